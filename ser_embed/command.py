@@ -1,0 +1,126 @@
+"""What every command shares: options from one dataclass, exit statuses, `--json`, `--quiet`.
+
+A command is a frozen dataclass that derives from `Options` and a function from it to an
+`Outcome`. Exit status: 0 done, 1 error, 2 wrong usage, 3 done but some clips failed,
+130 interrupted.
+"""
+
+import io
+import json
+import logging
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import tyro
+
+from ser_embed.errors import SerEmbedError
+
+__all__ = [
+    "DONE", "FAILED", "FEATURES_DIR", "INTERRUPTED", "RUNS_DIR", "SOME_CLIPS_FAILED", "Options",
+    "Outcome", "hide_bar", "run_command",
+]  # fmt: skip
+
+DONE, FAILED, SOME_CLIPS_FAILED, INTERRUPTED = 0, 1, 3, 130
+
+FEATURES_DIR = Path("artifacts/features")
+RUNS_DIR = Path("artifacts/runs")
+
+
+@dataclass(frozen=True)
+class Options:
+    """Options that every command has."""
+
+    json: bool = field(default=False, kw_only=True)
+    """Print one JSON object as the last line of standard output."""
+    quiet: bool = field(default=False, kw_only=True)
+    """No progress bar and no remarks."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a command hands back: the object for `--json` and the exit status."""
+
+    result: dict[str, Any]
+    status: int = DONE
+
+
+AnyOptions = TypeVar("AnyOptions", bound=Options)
+
+
+def run_command(
+    command: Callable[[AnyOptions], Outcome],
+    options: type[AnyOptions],
+    prog: str,
+    argv: Sequence[str] | None = None,
+) -> int:
+    """Parse `argv` into `options`, run `command` on it and return the exit status.
+
+    Args:
+        command: The work.
+        options: Frozen dataclass; its fields are the options, its docstring the description.
+        prog: Name of the program in the help text.
+        argv: Arguments, default those of the process.
+
+    Returns:
+        Exit status. Wrong usage leaves through `SystemExit(2)`, as is usual in Python.
+    """
+    parsed = tyro.cli(
+        options,
+        prog=prog,
+        args=argv,
+        config=(tyro.conf.FlagCreatePairsOff, tyro.conf.OmitArgPrefixes),
+    )
+    logging.basicConfig(
+        level=logging.ERROR if parsed.quiet else logging.INFO,
+        format="%(message)s",
+        stream=sys.stderr,
+    )
+    for chatty in ("httpx", "urllib3", "matplotlib", "h5py", "transformers"):
+        logging.getLogger(chatty).setLevel(logging.ERROR)
+    # Third parties' remarks (deprecations and the like) say nothing to a user of a command.
+    warnings.filterwarnings("ignore")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A file name that isn't valid text must not end a run.
+        sys.stdout.reconfigure(errors="backslashreplace")
+    try:
+        outcome = command(parsed)
+    except SerEmbedError as error:
+        return _fail(prog, str(error), parsed.json)
+    except OSError as error:
+        # A full disk, a folder that may not be written: the system's own words name the thing.
+        return _fail(prog, _describe(error), parsed.json)
+    except KeyboardInterrupt:
+        print(
+            f"\n{prog}: interrupted; what was reported as stored is kept, "
+            "and the same command goes on from there",
+            file=sys.stderr,
+        )
+        return INTERRUPTED
+    if parsed.json:
+        print(json.dumps(outcome.result), flush=True)
+    return outcome.status
+
+
+def _fail(prog: str, message: str, as_json: bool) -> int:
+    print(f"{prog}: error: {message}", file=sys.stderr)
+    if as_json:
+        print(json.dumps({"error": message}), flush=True)
+    return FAILED
+
+
+def _describe(error: OSError) -> str:
+    where = f"{error.filename}: " if error.filename else ""
+    text = f"{where}{error.strerror or error}"
+    if error.errno in (28, 122):  # ENOSPC, EDQUOT
+        text += "; free some space or choose another folder, then run the same command again: "
+        text += "it goes on from what is stored"
+    return text
+
+
+def hide_bar(options: Options) -> bool | None:
+    """Return tqdm's `disable`: True with `--quiet`, None (no bar unless a terminal) otherwise."""
+    return True if options.quiet else None
