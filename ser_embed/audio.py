@@ -1,0 +1,265 @@
+"""From a file or a microphone's block to mono float32 samples at 16 kHz of the clip length.
+
+This is the only preprocessing there is: extraction, the classifier, the microphone and every
+export go through `to_mono`, `resample` and `fit_length`. soundfile decodes (torchaudio needs
+FFmpeg for that since 2.9), torchaudio resamples.
+"""
+
+import hashlib
+import re
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import BinaryIO, Literal
+
+import numpy as np
+import soundfile
+import torch
+import torchaudio.functional
+
+from ser_embed.errors import AudioError
+
+__all__ = [
+    "AUDIO_ENDINGS", "CLIP_SECONDS", "FILL_RULES", "RESAMPLER", "SAMPLE_RATE", "Clip", "FillRule",
+    "find_audio", "fit_clip", "fit_length", "hash_file", "load_audio", "read_clip", "resample",
+    "to_mono",
+]  # fmt: skip
+
+SAMPLE_RATE = 16_000  # samples per second that every wav2vec2-family encoder expects
+CLIP_SECONDS = 3.0  # 3 s * 16,000 samples/s = 48,000 samples, the paper's clip
+MIN_SAMPLES = 400  # receptive field of wav2vec2's convolutions: 25 ms; shorter input raises
+RESAMPLER = "torchaudio.sinc_interp_hann.v1"  # part of a store's key
+
+AUDIO_ENDINGS = (".wav", ".flac", ".mp3", ".ogg", ".opus")
+
+FillRule = Literal["sample", "repeat", "zero", "none"]
+FILL_RULES: tuple[FillRule, ...] = ("sample", "repeat", "zero", "none")
+
+_MAX_DENOMINATOR = 1000  # of the ratio between two sampling rates, see `resample`
+_LFS_MARK = b"version https://git-lfs"
+_CUT_SECONDS = 0.1  # some programs' headers promise a little more than they write
+_UNKNOWN_LENGTH = 2**40  # samples; libsndfile's word for a length that the header leaves out
+_EXTRA_SECONDS = 0.05  # read beyond the clip, so that the resampler's filter has its right side
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One decoded clip.
+
+    Attributes:
+        samples: Mono float32 at 16 kHz, shape (n_samples,).
+        sha256: Hash of the file's bytes, which is what keys it in a store.
+        seconds: Length of the whole file, before anything was cut.
+        rate: Samples per second in the file.
+        channels: Channels in the file.
+    """
+
+    samples: np.ndarray
+    sha256: str
+    seconds: float
+    rate: int = SAMPLE_RATE
+    channels: int = 1
+
+
+def find_audio(root: Path) -> list[Path]:
+    """Return the audio files under `root`, in any nesting and case of ending, sorted.
+
+    Raises:
+        AudioError: `root` doesn't exist.
+    """
+    if root.is_file():
+        return [root] if root.suffix.lower() in AUDIO_ENDINGS else []
+    if not root.is_dir():
+        raise AudioError(f"{root}: no such folder or file")
+    return sorted(
+        path for path in root.rglob("*")
+        if path.suffix.lower() in AUDIO_ENDINGS
+        and not path.name.startswith("._")
+        and not path.is_dir()
+    )  # fmt: skip
+
+
+def load_audio(path: Path | str, seconds: float = 0.0) -> np.ndarray:
+    """Decode a file to mono float32 at 16 kHz.
+
+    Args:
+        path: Any file that soundfile decodes.
+        seconds: Decode only what the first so many seconds need; 0 for the whole file.
+
+    Returns:
+        Samples of shape (n_samples,), float32.
+
+    Raises:
+        AudioError: The file can't be used; the message says why.
+    """
+    return read_clip(Path(path), seconds).samples
+
+
+def read_clip(path: Path, seconds: float = 0.0) -> Clip:
+    """Read a file once: hash its bytes and decode the first `seconds` of it (0: all).
+
+    Raises:
+        AudioError: Missing, unreadable, not audio, cut short, under 400 samples, silent or not
+            finite.
+    """
+    try:
+        with path.open("rb") as file:
+            sha256 = _hash(file)
+            samples, rate, total = _decode(path, file, seconds)
+    except OSError as error:
+        raise AudioError(f"{path}: {error.strerror or error}") from error
+    mono = to_mono(samples)
+    if not np.isfinite(mono).all():
+        raise AudioError(f"{path}: has samples that are not finite (NaN or infinite)")
+    mono = resample(mono, rate)
+    if seconds > 0:
+        mono = mono[: n_samples(seconds)]
+    if len(mono) < MIN_SAMPLES:
+        raise AudioError(
+            f"{path}: {len(mono)} samples at 16 kHz; an encoder needs at least {MIN_SAMPLES}"
+        )
+    if not mono.any():
+        raise AudioError(f"{path}: digital silence, every sample is zero")
+    return Clip(mono, sha256, total / rate, rate, samples.shape[1])
+
+
+def hash_file(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes, in hexadecimal.
+
+    Raises:
+        AudioError: The file can't be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return _hash(file)
+    except OSError as error:
+        raise AudioError(f"{path}: {error.strerror or error}") from error
+
+
+def _hash(file: BinaryIO) -> str:
+    digest = hashlib.sha256()
+    while block := file.read(1 << 20):  # a file of hours never stands in memory whole
+        digest.update(block)
+    file.seek(0)
+    return digest.hexdigest()
+
+
+def _decode(path: Path, file: BinaryIO, seconds: float) -> tuple[np.ndarray, int, int]:
+    """Return samples (n, channels), rate and the file's whole length in samples."""
+    start = file.read(len(_LFS_MARK))
+    file.seek(0)
+    if not start:
+        raise AudioError(f"{path}: the file is empty")
+    if start == _LFS_MARK:
+        raise AudioError(
+            f"{path}: a git-lfs pointer, not audio; run 'git lfs pull' where the corpus was cloned"
+        )
+    try:
+        with soundfile.SoundFile(file) as sound:
+            total, rate = _promised_samples(sound), sound.samplerate
+            if total >= _UNKNOWN_LENGTH:
+                raise AudioError(
+                    f"{path}: the header doesn't say how long it is, as in a stream that was "
+                    "saved; convert it once, for instance with ffmpeg or sox"
+                )
+            wanted = total if seconds <= 0 else int((seconds + _EXTRA_SECONDS) * rate) + 1
+            samples = sound.read(wanted, dtype="float32", always_2d=True)
+    except (soundfile.LibsndfileError, RuntimeError, ValueError) as error:
+        reason = str(error).rsplit(": ", 1)[-1].strip().rstrip(".")
+        raise AudioError(f"{path}: can't be decoded ({reason}); is it really audio?") from error
+    if not len(samples):
+        raise AudioError(f"{path}: holds no samples")
+    if len(samples) < min(total, wanted) - _CUT_SECONDS * rate:
+        raise AudioError(
+            f"{path}: cut short: the header promises {total / rate:.2f} s and "
+            f"{len(samples) / rate:.2f} s are there; copy or download it again"
+        )
+    return samples, rate, total
+
+
+def _promised_samples(sound: soundfile.SoundFile) -> int:
+    """Return the length in samples that the header states.
+
+    libsndfile gives a wav that was cut short the length of what is left, and tells the stated
+    one in its log alone.
+    """
+    cut = re.search(r"^data : (\d+) \(should be (\d+)\)", sound.extra_info, re.MULTILINE)
+    # A program that writes into a pipe can't know the length: it states about 2 or 4 GB.
+    if cut is None or int(cut[1]) >= 2**31 - 2**16 or cut[2] == "0":
+        return sound.frames
+    return sound.frames * int(cut[1]) // int(cut[2])
+
+
+def to_mono(samples: np.ndarray) -> np.ndarray:
+    """Average the channels: (n_samples,) or (n_samples, n_channels) -> (n_samples,) float32."""
+    if samples.ndim == 1:
+        return np.ascontiguousarray(samples, dtype=np.float32)
+    return samples.mean(axis=1, dtype=np.float64).astype(np.float32)
+
+
+def resample(samples: np.ndarray, rate: int) -> np.ndarray:
+    """Resample mono float32 samples of shape (n_samples,) from `rate` to 16 kHz.
+
+    Windowed-sinc interpolation with a Hann window (torchaudio), which filters before it
+    decimates. The same function serves files and microphones.
+
+    Returns:
+        float32 of shape (ceil(n_samples * 16000 / rate),).
+    """
+    # The filter is a table of as many rows as the ratio's denominator: TESS's 24,414 Hz is
+    # 12207/8000, 2 GB and 5 s a clip. 1091/715 is within 1e-6 of it, the usual rates are exact.
+    ratio = Fraction(rate, SAMPLE_RATE).limit_denominator(_MAX_DENOMINATOR)
+    if ratio == 1:
+        return samples
+    resampled = torchaudio.functional.resample(
+        torch.from_numpy(samples), ratio.numerator, ratio.denominator
+    )
+    return resampled.numpy()[: -(-len(samples) * SAMPLE_RATE // rate)]
+
+
+def n_samples(seconds: float) -> int:
+    """Return the number of samples in so many seconds at 16 kHz."""
+    return round(seconds * SAMPLE_RATE)
+
+
+def fit_length(
+    samples: np.ndarray, seconds: float, fill: FillRule, rng: np.random.Generator
+) -> np.ndarray:
+    """Cut or fill a clip to its length.
+
+    Args:
+        samples: Mono float32, shape (n_samples,).
+        seconds: Clip length; 0 keeps the clip as it is.
+        fill: What a shorter clip is filled with: `sample`, samples drawn at random from the
+            clip (the two-stage paper's rule); `repeat`, the clip again; `zero`; `none`, nothing.
+        rng: Source of the random samples, used by `sample` alone.
+
+    Returns:
+        float32 of shape (round(seconds * 16000),), or shorter with `none`.
+    """
+    wanted = n_samples(seconds)
+    if wanted <= 0 or len(samples) == wanted:
+        return samples
+    if len(samples) > wanted:
+        return samples[:wanted]
+    missing = wanted - len(samples)
+    if fill == "none":
+        return samples
+    if fill == "sample":
+        tail = samples[rng.integers(0, len(samples), missing)]
+    elif fill == "repeat":
+        tail = np.resize(samples, missing)
+    elif fill == "zero":
+        tail = np.zeros(missing, dtype=np.float32)
+    else:
+        raise AudioError(f"fill rule {fill!r} is none of {', '.join(FILL_RULES)}")
+    return np.concatenate([samples, tail])
+
+
+def fit_clip(clip: Clip, seconds: float, fill: FillRule, seed: int) -> np.ndarray:
+    """Cut or fill a clip, see `fit_length`, with random samples seeded by its own bytes.
+
+    So a clip's features don't depend on its place in the corpus, the batch or a resume.
+    """
+    rng = np.random.default_rng([seed, int(clip.sha256[:16], 16)])
+    return fit_length(clip.samples, seconds, fill, rng)

@@ -1,0 +1,312 @@
+"""What a folder or a CSV holds: the clips of a corpus and what is said of each.
+
+`python -m ser_embed.corpora ROOT --corpus NAME` prints it.
+"""
+
+import csv
+import io
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from ser_embed.audio import AUDIO_ENDINGS, find_audio, read_clip
+from ser_embed.bundled import DEMO_CORPUS
+from ser_embed.command import DONE, SOME_CLIPS_FAILED, Options, Outcome, run_command
+from ser_embed.errors import AudioError, CorpusError
+from ser_embed.labels import canonical_emotion
+from ser_embed.naming import CORPORA, Corpus, Utterance, recognise
+
+__all__ = ["Listing", "discover", "listing_of", "main", "read_corpus", "read_csv", "read_demo"]
+
+DEMO = "demo"  # the name that the synthetic clips go by
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What a folder or CSV holds.
+
+    Attributes:
+        corpus: Name of the corpus.
+        root: Folder that paths are relative to.
+        utterances: The clips, sorted by path.
+        faults: Path and reason of each audio file that can't be placed.
+    """
+
+    corpus: str
+    root: Path
+    utterances: tuple[Utterance, ...]
+    faults: tuple[tuple[Path, str], ...] = ()
+
+
+def read_corpus(root: Path | str, corpus: str) -> Listing:
+    """List the clips of a known corpus in a folder.
+
+    Audio files that belong to another known corpus are passed over; those that no rule places
+    are returned as faults.
+
+    Raises:
+        CorpusError: No such corpus, an empty folder, or no file of this corpus in it.
+    """
+    root = Path(root)
+    rule = CORPORA.get(corpus)
+    if rule is None:
+        raise CorpusError(
+            f"no corpus {corpus!r}; known are {', '.join(CORPORA)}. "
+            "For any other, write a CSV with the header path,emotion and give it as --csv"
+        )
+    files = _find_real(root)
+    if not files:
+        raise CorpusError(f"{root}: no audio file in it ({' '.join(AUDIO_ENDINGS)})")
+    utterances, faults = [], []
+    for path in files:
+        try:
+            utterance = rule.parse(path)
+        except CorpusError as error:
+            faults.append((path, str(error).removeprefix(f"{path}: ")))
+            continue
+        if utterance:
+            utterances.append(utterance)
+        elif recognise(path) is None:
+            faults.append((path, f"the name doesn't follow {rule.name}'s rule {rule.rule}"))
+    if not utterances:
+        raise CorpusError(_nothing_matched(root, rule, files))
+    return Listing(corpus, root if root.is_dir() else root.parent, tuple(utterances), tuple(faults))
+
+
+def _find_real(root: Path) -> list[Path]:
+    """Return the audio files under `root`, without the demo corpus unless `root` lies in it."""
+    try:
+        files = find_audio(root)
+    except AudioError as error:
+        raise CorpusError(str(error)) from error
+    if root.resolve() in DEMO_CORPUS.parents:
+        return [path for path in files if not path.resolve().is_relative_to(DEMO_CORPUS)]
+    return files
+
+
+def _nothing_matched(root: Path, rule: Corpus, files: list[Path]) -> str:
+    others = Counter(found.corpus for path in files if (found := recognise(path)))
+    text = (
+        f"{root}: none of its {len(files)} audio files is named as {rule.name} names them "
+        f"({rule.rule}), for instance {files[0].name}"
+    )
+    if others:
+        return f"{text}. They look like {', '.join(f'{k} ({v} files)' for k, v in others.items())}"
+    return f"{text}. For a corpus of your own write a CSV with the header path,emotion"
+
+
+def discover(folder: Path) -> list[Listing]:
+    """Return every known corpus found under a folder, each once, in the order of `CORPORA`.
+
+    Raises:
+        CorpusError: No such folder.
+    """
+    if folder.resolve().is_relative_to(DEMO_CORPUS):
+        return [read_demo(folder)]
+    names = {found.corpus for path in _find_real(folder) if (found := recognise(path))}
+    listings = []
+    for name in CORPORA:
+        if name in names:
+            listing = read_corpus(folder, name)
+            root = _common_folder(listing.root, listing.utterances)
+            listings.append(Listing(name, root, listing.utterances))
+    return listings
+
+
+def _common_folder(folder: Path, utterances: Iterable[Utterance]) -> Path:
+    """Return the deepest folder under `folder` that holds all of the clips."""
+    parts = [u.path.parent.relative_to(folder).parts for u in utterances]
+    shared = []
+    for level in zip(*parts, strict=False):
+        if len(set(level)) > 1:
+            break
+        shared.append(level[0])
+    return folder.joinpath(*shared)
+
+
+def read_csv(file: Path | str) -> Listing:
+    """List the clips of a CSV with the header `path,emotion[,speaker,gender,intensity,split]`.
+
+    Relative paths are relative to the CSV's folder. Files that don't exist are listed all the
+    same: extraction reports them as failed clips.
+
+    Raises:
+        CorpusError: No such file, no usable header, no row, or a row without path or emotion.
+    """
+    file = Path(file)
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise CorpusError(f"{file}: can't be read as CSV ({error})") from error
+    if "\0" in text:
+        raise CorpusError(f"{file}: holds NUL bytes; save it as CSV in UTF-8")
+    try:
+        return _listing_of_rows(file, csv.DictReader(io.StringIO(text), skipinitialspace=True))
+    except csv.Error as error:
+        raise CorpusError(f"{file}: can't be read as CSV ({error})") from error
+
+
+def _listing_of_rows(file: Path, rows: csv.DictReader) -> Listing:
+    header = [name.strip().lower() for name in rows.fieldnames or ()]
+    if not {"path", "emotion"} <= set(header):
+        raise CorpusError(
+            f"{file}: the first line must be a header with path,emotion (and, if known, "
+            f"speaker,gender,intensity,split); it is {','.join(rows.fieldnames or ()) or 'empty'!r}"
+        )
+    rows.fieldnames = header
+    utterances, seen = [], set()
+    for line, row in enumerate(rows, start=2):
+        utterance = _csv_utterance(file, line, row)
+        if utterance.path in seen:
+            raise CorpusError(f"{file}, line {line}: {utterance.path} is listed twice")
+        seen.add(utterance.path)
+        utterances.append(utterance)
+    if not utterances:
+        raise CorpusError(f"{file}: no row after the header")
+    return Listing(file.stem, file.parent, tuple(sorted(utterances, key=lambda u: u.path)))
+
+
+_PARTS = {"": "", "train": "train", "val": "val", "valid": "val", "validation": "val",
+          "dev": "val", "test": "test"}  # fmt: skip
+_GENDERS = {"": "", "f": "female", "female": "female", "w": "female",
+            "m": "male", "male": "male"}  # fmt: skip
+
+
+def _csv_utterance(file: Path, line: int, row: Mapping[str, str | None]) -> Utterance:
+    def cell(name: str) -> str:
+        return (row.get(name) or "").strip()
+
+    if not cell("path") or not cell("emotion"):
+        raise CorpusError(f"{file}, line {line}: path and emotion must not be empty")
+    part, gender = cell("split").lower(), cell("gender").lower()
+    if part not in _PARTS:
+        raise CorpusError(f"{file}, line {line}: split {part!r} is none of train, val, test")
+    speaker = cell("speaker")
+    return Utterance(
+        path=file.parent / cell("path"),
+        corpus=file.stem,
+        speaker=speaker and f"{file.stem}:{speaker}",
+        gender=_GENDERS.get(gender, gender),
+        emotion=canonical_emotion(cell("emotion")),
+        intensity=cell("intensity").lower(),
+        part=_PARTS[part],
+    )
+
+
+def read_demo(folder: Path = DEMO_CORPUS) -> Listing:
+    """List the synthetic clips that ship with the project, under a corpus name of their own."""
+    listing = read_corpus(folder, "ravdess")
+    renamed = tuple(
+        replace(u, corpus=DEMO, speaker=u.speaker.replace("ravdess", DEMO))
+        for u in listing.utterances
+    )
+    return Listing(DEMO, folder, renamed, listing.faults)
+
+
+def listing_of(root: Path | None, corpus: str, table: Path | None) -> Listing:
+    """Return the listing that `ROOT --corpus NAME` or `--csv FILE` asks for.
+
+    The demo corpus keeps its name however it is asked for, so that synthetic clips are never
+    taken for RAVDESS's.
+
+    Raises:
+        CorpusError: Both or neither are given, or one of them can't be read.
+    """
+    if table:
+        if root or corpus:
+            raise CorpusError("--csv names the clips by itself: leave out ROOT and --corpus")
+        return read_csv(table)
+    if root is None and corpus == DEMO:
+        return read_demo()
+    if root is None:
+        raise CorpusError("give a folder and --corpus NAME, or --csv FILE")
+    if root.resolve().is_relative_to(DEMO_CORPUS):
+        return read_demo(root)
+    if not corpus:
+        found = [listing.corpus for listing in discover(root)] if root.is_dir() else []
+        hint = f" (found there: {', '.join(found)})" if found else ""
+        raise CorpusError(f"say which corpus {root} is: --corpus {'|'.join(CORPORA)}{hint}")
+    return read_corpus(root, corpus)
+
+
+# --- the command -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class CorporaConfig(Options):
+    """Print what a corpus holds: clips, hours, speakers, emotions, rates, duplicates, faults."""
+
+    root: Annotated[Path | None, tyro.conf.Positional] = None
+    """Folder of the corpus."""
+    corpus: str = ""
+    """Name of a known corpus."""
+    csv: Path | None = None
+    """A CSV with the header path,emotion[,speaker,gender,intensity,split] instead."""
+
+
+def inspect(config: CorporaConfig) -> Outcome:
+    """Decode every clip of a corpus and print its table."""
+    listing = listing_of(config.root, config.corpus, config.csv)
+    faults, hashes, seconds = list(listing.faults), Counter[str](), 0.0
+    rates: Counter[str] = Counter()
+    usable: list[Utterance] = []
+    first: dict[str, Path] = {}
+    duplicates = []
+    for utterance in listing.utterances:
+        try:
+            clip = read_clip(utterance.path)
+        except AudioError as error:
+            faults.append((utterance.path, str(error).removeprefix(f"{utterance.path}: ")))
+            continue
+        rates[f"{clip.rate} Hz x {clip.channels}"] += 1
+        usable.append(utterance)
+        seconds += clip.seconds
+        if hashes[clip.sha256]:
+            duplicates.append((utterance.path, first[clip.sha256]))
+        hashes[clip.sha256] += 1
+        first.setdefault(clip.sha256, utterance.path)
+    result = {
+        "corpus": listing.corpus,
+        "clips": len(usable),
+        "hours": round(seconds / 3600, 3),
+        "speakers": len({u.speaker for u in usable if u.speaker}),
+        "genders": dict(Counter(u.gender or "unknown" for u in usable)),
+        "emotions": dict(Counter(u.emotion for u in usable)),
+        "intensities": dict(Counter(u.intensity or "unspecified" for u in usable)),
+        "rates": dict(rates),
+        "duplicates": [[_name(a, listing.root), _name(b, listing.root)] for a, b in duplicates],
+        "faults": {_name(path, listing.root): reason for path, reason in faults},
+    }
+    if not config.json:
+        _print_table(result)
+    return Outcome(result, SOME_CLIPS_FAILED if faults else DONE)
+
+
+def _name(path: Path, root: Path) -> str:
+    return str(path.relative_to(root) if path.is_relative_to(root) else path)
+
+
+def _print_table(result: dict) -> None:
+    for key, value in result.items():
+        if key in ("duplicates", "faults"):
+            print(f"{key:12} {len(value)}")
+            pairs = value.items() if key == "faults" else value
+            for path, other in pairs:
+                print(f"{'':12} {path}{': ' if key == 'faults' else ' = '}{other}")
+        elif isinstance(value, dict):
+            print(f"{key:12} " + ", ".join(f"{k} {v}" for k, v in sorted(value.items())))
+        else:
+            print(f"{key:12} {value}")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run `python -m ser_embed.corpora`."""
+    return run_command(inspect, CorporaConfig, "python -m ser_embed.corpora", argv)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
