@@ -1,0 +1,384 @@
+"""Stage 1: encode every clip of a corpus once, and keep the features.
+
+`python -m ser_embed.extract ROOT --corpus ravdess` makes or completes
+`artifacts/features/ravdess-<encoder>-<key>.h5`. Run it again after a kill, or after clips were
+added or changed, and it does only what is missing.
+"""
+
+import logging
+import os
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import tyro
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+
+from ser_embed.audio import CLIP_SECONDS, FillRule, fit_clip, hash_file, read_clip
+from ser_embed.backends import BackendName, Precision
+from ser_embed.command import (
+    DONE,
+    FEATURES_DIR,
+    SOME_CLIPS_FAILED,
+    Options,
+    Outcome,
+    hide_bar,
+    run_command,
+)
+from ser_embed.corpora import DEMO, Listing, discover, listing_of, read_demo
+from ser_embed.encoder import Encoder, load_encoder
+from ser_embed.errors import AudioError, CorpusError
+from ser_embed.features import FeatureSettings, Layer, Norm, Pool
+from ser_embed.naming import Utterance
+from ser_embed.store import ClipRow, store_path
+from ser_embed.writer import StoreWriter, row_of
+
+__all__ = ["ExtractConfig", "extract", "main"]
+
+log = logging.getLogger(__name__)
+
+LISTED_FAULTS = 20  # failed clips that are named one by one; the store's table has them all
+
+
+@dataclass(frozen=True)
+class ExtractConfig(Options):
+    """Encode a corpus with a frozen encoder and cache the features.
+
+    Without ROOT: every known corpus found under ./data or $SER_EMBED_DATA, each once; if there
+    is none, the synthetic demo corpus that ships with the project.
+    """
+
+    root: Annotated[Path | None, tyro.conf.Positional] = None
+    """Folder of the corpus, in any nesting."""
+    corpus: str = ""
+    """ravdess, ravdess-song, tess, urdu, crema-d, emo-db, savee, or demo."""
+    csv: Path | None = None
+    """A CSV with the header path,emotion[,speaker,gender,intensity,split] instead."""
+    encoder: str = "mini"
+    """Encoder by name, hub id or folder. random-base is the untrained control."""
+    layer: Layer | None = None
+    """Hidden layer N, all, or logits (CTC). Default: the middle layer."""
+    pool: Pool = "none"
+    """mean keeps each layer's mean over time only."""
+    seconds: float = CLIP_SECONDS
+    """Clip length in seconds, first part kept; 0 for whole clips."""
+    fill: FillRule = "sample"
+    """How shorter clips are filled: random samples of the clip, the clip again, zeros, not."""
+    norm: Norm = "frame"
+    """Min-max to [-1, 1] per frame or per clip, or none."""
+    dtype: Literal["float16", "float32"] = "float16"
+    """Type that features are stored in."""
+    backend: BackendName = "auto"
+    """auto picks by hardware: CUDA, OpenVINO on x86 processors if installed, else torch."""
+    precision: Precision = "fp32"
+    """Arithmetic of the encoder; bf16 is faster and its features differ by up to 2 percent."""
+    batch_size: int = 8
+    """Clips per batch."""
+    workers: int = max(1, min(4, (os.cpu_count() or 1) - 1))
+    """Processes that hash and decode; 0 does it in the main process."""
+    limit: int = 0
+    """Only so many clips, spread evenly over the corpus; 0 for all."""
+    prune: bool = False
+    """Drop clips of earlier runs that are no longer in the corpus."""
+    seed: int = 0
+    """Seed of the random fill, and of the weights of untrained encoders."""
+    features_dir: Path = FEATURES_DIR
+    """Folder of the stores."""
+
+
+# --- reading clips ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Item:
+    """What a worker makes of one clip: a waveform, a known hash, or a reason why neither."""
+
+    index: int
+    sha256: str = ""
+    seconds: float = 0.0
+    waveform: np.ndarray | None = None
+    fault: str = ""
+
+
+class _Clips(Dataset[_Item]):
+    """The clips of a listing, hashed, and decoded and cut or filled unless they are known."""
+
+    def __init__(
+        self,
+        utterances: tuple[Utterance, ...],
+        settings: FeatureSettings,
+        known: frozenset[tuple[str, str]],
+    ) -> None:
+        self.utterances, self.settings, self.known = utterances, settings, known
+
+    def __len__(self) -> int:
+        return len(self.utterances)
+
+    def __getitem__(self, index: int) -> _Item:
+        path = self.utterances[index].path
+        settings = self.settings
+        try:
+            if self.known:
+                sha256 = hash_file(path)
+                if (path.name, sha256) in self.known:
+                    return _Item(index, sha256)
+            clip = read_clip(path, settings.seconds)
+        except AudioError as error:
+            return _Item(index, fault=str(error).removeprefix(f"{path}: "))
+        waveform = fit_clip(clip, settings.seconds, settings.fill, settings.seed)
+        return _Item(index, clip.sha256, clip.seconds, waveform)
+
+
+class _Batches:
+    """Gathers clips into batches of equal, or where the encoder masks similar, length."""
+
+    def __init__(self, encoder: Encoder, batch_size: int) -> None:
+        self.encoder, self.batch_size = encoder, batch_size
+        self.waiting: dict[int, list[_Item]] = {}
+        self.most = 16 * batch_size  # whole clips may all differ in length: memory stays bounded
+
+    def add(self, item: _Item) -> list[_Item]:
+        """Take a clip; return a batch when one is due, else an empty list."""
+        assert item.waveform is not None
+        n = len(item.waveform)
+        key = -(-n // 8000) if self.encoder.masks else n  # half-second buckets
+        self.waiting.setdefault(key, []).append(item)
+        if len(self.waiting[key]) >= self.batch_size:
+            return self.waiting.pop(key)
+        if sum(map(len, self.waiting.values())) >= self.most:
+            return self.waiting.pop(max(self.waiting, key=lambda k: len(self.waiting[k])))
+        return []
+
+    def rest(self) -> Iterator[list[_Item]]:
+        """Yield what is left."""
+        yield from self.waiting.values()
+        self.waiting = {}
+
+
+# --- one corpus ------------------------------------------------------------------------------
+
+
+def _settings(config: ExtractConfig, encoder: Encoder) -> FeatureSettings:
+    return FeatureSettings(
+        encoder=encoder.name,
+        weights=encoder.weights,
+        layer=encoder.layer,
+        pool=config.pool,
+        norm=config.norm,
+        seconds=config.seconds,
+        fill=config.fill,
+        dtype=config.dtype,
+        precision=config.precision,
+        seed=config.seed,
+    )
+
+
+class _Run:
+    """One corpus's way into its store."""
+
+    def __init__(
+        self, listing: Listing, encoder: Encoder, config: ExtractConfig, writer: StoreWriter
+    ) -> None:
+        self.listing, self.encoder, self.config, self.writer = listing, encoder, config, writer
+        self.utterances = _spread(listing.utterances, config.limit)
+        self.settings = _settings(config, encoder)
+        self.rows: list[ClipRow] = []
+        self.seen: dict[tuple[str, str], Path] = {}
+        self.encoded = self.reused = self.copies = 0
+        self.faults: list[tuple[Path, str]] = list(listing.faults)
+
+    def run(self) -> None:
+        """Encode what isn't known yet."""
+        clips = _Clips(self.utterances, self.settings, frozenset(self.writer.known))
+        loader = DataLoader(
+            clips,
+            batch_size=None,
+            num_workers=min(self.config.workers, len(clips)),
+            collate_fn=_unchanged,
+        )
+        batches = _Batches(self.encoder, self.config.batch_size)
+        bar = tqdm(
+            loader,
+            desc=self.listing.corpus,
+            unit="clip",
+            disable=hide_bar(self.config),
+            smoothing=0.05,
+        )
+        try:
+            for item in bar:
+                self._take(self.utterances[item.index], item, batches)
+            for batch in batches.rest():
+                self._encode(batch)
+        finally:
+            self.writer.flush()
+
+    def _take(self, utterance: Utterance, item: _Item, batches: _Batches) -> None:
+        if item.fault:
+            self.faults.append((utterance.path, item.fault))
+            return
+        identity = (utterance.path.name, item.sha256)
+        if identity in self.seen:
+            self.copies += 1  # downloads often hold the same folder twice
+            return
+        self.seen[identity] = utterance.path
+        if item.waveform is not None:
+            self._encode(batches.add(item))
+            return
+        store, index = self.writer.known[identity]
+        seconds = float(store.clips["seconds"].to_numpy()[index])
+        self.rows.append(row_of(utterance, self.listing.root, item.sha256, seconds))
+        self.reused += 1
+
+    def _encode(self, batch: list[_Item]) -> None:
+        if not batch:
+            return
+        waveforms = [item.waveform for item in batch if item.waveform is not None]
+        results = self.encoder.features(waveforms, self.config.norm, self.config.pool)
+        for item, waveform, (features, extrema) in zip(batch, waveforms, results, strict=True):
+            utterance = self.utterances[item.index]
+            if not np.isfinite(features).all():
+                self.faults.append((utterance.path, "the encoder's output is not finite"))
+                continue
+            row = row_of(utterance, self.listing.root, item.sha256, item.seconds)
+            frames = self.encoder.n_frames(len(waveform))
+            self.writer.add(row, features, extrema, frames)
+            self.rows.append(row)
+            self.encoded += 1
+
+    def finish(self) -> dict[str, int]:
+        """Write the finished file."""
+        if not self.rows:
+            path, reason = self.faults[0]
+            raise CorpusError(
+                f"{self.listing.root}: none of its {len(self.faults)} clips can be used; "
+                f"the first is {path}: {reason}"
+            )
+        known = {u.path: u for u in self.listing.utterances}
+        failed = []
+        for path, reason in self.faults:  # some have no place in the corpus at all
+            utterance = known.get(path) or Utterance(path, self.listing.corpus, "", "", "")
+            failed.append(row_of(utterance, self.listing.root, "", 0.0, reason))
+        return self.writer.finish([*self.rows, *failed], prune=self.config.prune)
+
+
+def _unchanged(item: Any) -> Any:
+    return item
+
+
+def _spread(utterances: tuple[Utterance, ...], limit: int) -> tuple[Utterance, ...]:
+    """Return `limit` clips at even distances, so that every speaker and emotion is met."""
+    if limit <= 0 or limit >= len(utterances):
+        return utterances
+    return tuple(utterances[i * len(utterances) // limit] for i in range(limit))
+
+
+def _extract_one(listing: Listing, encoder: Encoder, config: ExtractConfig) -> dict[str, Any]:
+    settings = _settings(config, encoder)
+    path = store_path(config.features_dir, listing.corpus, settings)
+    started = time.perf_counter()
+    demo = listing.corpus == DEMO
+    with StoreWriter.open(
+        path, settings, listing.corpus, listing.root, trained=encoder.trained, demo=demo
+    ) as writer:
+        run = _Run(listing, encoder, config, writer)
+        run.run()
+        totals = run.finish()
+    seconds = time.perf_counter() - started
+    _report(run, totals, path)
+    return {
+        "store": str(path),
+        "clips": run.encoded + run.reused + len(run.faults),
+        "stored": run.encoded,
+        "reused": run.reused,
+        "failed": len(run.faults),
+        "seconds": round(seconds, 3),
+        "clips_per_second": round(run.encoded / seconds, 2),
+    }
+
+
+def _report(run: _Run, totals: dict[str, int], path: Path) -> None:
+    counts = f"{run.encoded} clips encoded, {run.reused} already there, {len(run.faults)} failed"
+    log.info("%s: %s -> %s", run.listing.corpus, counts, path)
+    if run.copies:
+        log.info("%d files have the name and bytes of another; each clip is kept once", run.copies)
+    if totals["kept"] and not run.config.limit:
+        log.info(
+            "%d clips of earlier runs are not in %s any more and are kept; --prune drops them",
+            totals["kept"],
+            run.listing.root,
+        )
+    for clip, reason in run.faults[:LISTED_FAULTS]:
+        print(f"failed: {clip}: {reason}", file=sys.stderr)
+    if len(run.faults) > LISTED_FAULTS:
+        print(
+            f"... and {len(run.faults) - LISTED_FAULTS} more; python -m ser_embed.store {path}",
+            file=sys.stderr,
+        )
+
+
+# --- the command -----------------------------------------------------------------------------
+
+
+def _listings(config: ExtractConfig) -> list[Listing]:
+    if config.root or config.csv or config.corpus:
+        return [listing_of(config.root, config.corpus, config.csv)]
+    folder = Path(os.environ.get("SER_EMBED_DATA", "data"))
+    found = discover(folder) if folder.is_dir() else []
+    if found:
+        log.info("%s holds %s", folder, ", ".join(listing.corpus for listing in found))
+        return found
+    if "SER_EMBED_DATA" in os.environ:
+        raise CorpusError(f"SER_EMBED_DATA={folder}: no known corpus found there")
+    log.info(
+        "No corpus under ./data: encoding the synthetic demo corpus that ships with ser_embed. "
+        "Its scores say nothing about real speech."
+    )
+    return [read_demo()]
+
+
+def extract(config: ExtractConfig) -> Outcome:
+    """Encode the corpora that the options name.
+
+    Raises:
+        SerEmbedError: No corpus, encoder or usable clip; a store held by another process; a
+            disk that can't be written. What was stored stays.
+    """
+    _check(config)
+    listings = _listings(config)
+    encoder = load_encoder(
+        config.encoder,
+        config.layer,
+        backend=config.backend,
+        precision=config.precision,
+        seed=config.seed,
+    )
+    log.info("encoder %s, layer %s, %s", encoder.name, encoder.layer, encoder.backend.name)
+    stores = [_extract_one(listing, encoder, config) for listing in listings]
+    result: dict[str, Any] = dict(stores[0])
+    if len(stores) > 1:
+        result["store"] = [one["store"] for one in stores]
+        for name in ("clips", "stored", "reused", "failed", "seconds"):
+            result[name] = sum(one[name] for one in stores)
+        result["clips_per_second"] = round(result["stored"] / result["seconds"], 2)
+    return Outcome(result, SOME_CLIPS_FAILED if result["failed"] else DONE)
+
+
+def _check(config: ExtractConfig) -> None:
+    if config.seconds < 0 or 0 < config.seconds < 0.025:
+        raise CorpusError(f"--seconds {config.seconds}: give 0 for whole clips, or 0.025 and more")
+    if config.batch_size < 1:
+        raise CorpusError(f"--batch-size {config.batch_size}: at least 1")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run `python -m ser_embed.extract`."""
+    return run_command(extract, ExtractConfig, "python -m ser_embed.extract", argv)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

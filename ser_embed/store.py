@@ -1,0 +1,336 @@
+"""The feature store: one HDF5 file per corpus and settings, that survives being killed.
+
+A finished file is never written to. Extraction puts blocks of clips into small files of the same
+layout under `<store>.parts/`, each of which appears by an atomic rename, and in the end copies
+the finished file (if any) and the parts into a new file that replaces the old one by another
+rename. So at every instant there are only whole files, and whatever was reported as stored is in
+one of them. `python -m ser_embed.store FILE` says what a file holds.
+
+Layout: `features` (N, T, D), (N, L, T, D) or (N, L, D), one clip a chunk, uncompressed (gzip
+saves a sixth and costs fifty times the read); `range` with each frame's minimum and maximum;
+`frames` (N,), how many of a clip's frames are its own; `clips` (N,), the table.
+"""
+
+import hashlib
+import json
+import os
+import zlib
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Annotated, Any
+
+import h5py
+import numpy as np
+import pandas as pd
+import torch
+import tyro
+from torch.utils.data import Dataset
+
+from ser_embed.command import DONE, FAILED, Options, Outcome, run_command
+from ser_embed.errors import StoreError
+from ser_embed.features import SCHEMA, FeatureSettings
+
+__all__ = ["FeatureDataset", "FeatureStore", "find_stores", "main", "store_path", "verify"]
+
+STORED, FAILED_CLIP = "stored", "failed"
+
+_TEXT = h5py.string_dtype()
+_COLUMNS = [
+    ("path", _TEXT), ("corpus", _TEXT), ("speaker", _TEXT), ("gender", _TEXT), ("emotion", _TEXT),
+    ("intensity", _TEXT), ("text_id", _TEXT), ("recording", _TEXT), ("part", _TEXT),
+    ("seconds", "f8"), ("sha256", _TEXT), ("state", _TEXT), ("reason", _TEXT), ("checksum", "u4"),
+]  # fmt: skip
+TABLE = np.dtype(_COLUMNS)
+
+
+@dataclass(frozen=True)
+class ClipRow:
+    """One row of a store's table; the columns of the file, in order."""
+
+    path: str  # relative to the corpus's root
+    corpus: str
+    speaker: str
+    gender: str
+    emotion: str
+    intensity: str
+    text_id: str
+    recording: str
+    part: str
+    seconds: float
+    sha256: str
+    state: str  # stored or failed
+    reason: str  # why it failed
+    checksum: int  # CRC-32 of the stored bytes, features then range
+
+    @property
+    def identity(self) -> tuple[str, str]:
+        """What makes two rows the same clip: the file's own name and its bytes.
+
+        Not the folder: the same corpus seen from another root is the same clips.
+        """
+        return Path(self.path).name, self.sha256
+
+
+def store_path(folder: Path, corpus: str, settings: FeatureSettings) -> Path:
+    """Return `<folder>/<corpus>-<encoder>-<key>.h5`."""
+    encoder = "".join(c if c.isalnum() else "-" for c in Path(settings.encoder).name.lower())
+    return folder / f"{corpus}-{encoder}-{settings.key}.h5"
+
+
+def find_stores(folder: Path) -> list[Path]:
+    """Return the finished stores in a folder, sorted."""
+    return sorted(folder.glob("*.h5"))
+
+
+def checksum(features: np.ndarray, extrema: np.ndarray) -> int:
+    return zlib.crc32(extrema.tobytes(), zlib.crc32(features.tobytes()))
+
+
+# --- reading ---------------------------------------------------------------------------------
+
+
+class FeatureStore:
+    """A finished store, or a part, open for reading.
+
+    The file is opened on first use and again in every process that the object is sent to,
+    since HDF5 handles don't survive a fork.
+
+    Attributes:
+        path: The file.
+        settings: What the features depend on besides the audio.
+        corpus: Name of the corpus.
+        trained: False if the encoder's weights were seeded, not trained.
+        demo: Whether the clips are the synthetic demo corpus.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        self._file: h5py.File | None = None
+        self._pid = 0
+        if not self.path.is_file():
+            raise StoreError(
+                f"{self.path}: no such feature store; make one with python -m ser_embed.extract"
+            )
+        attributes = self._attributes()
+        self.settings = attributes["settings"]
+        self.corpus, self.root = attributes["corpus"], attributes["root"]
+        self.trained, self.demo = attributes["trained"], attributes["demo"]
+        self._table: pd.DataFrame | None = None
+
+    def _attributes(self) -> dict[str, Any]:
+        try:
+            raw = dict(self.file.attrs)
+            if raw.get("format") != "ser_embed":
+                raise StoreError(f"{self.path}: an HDF5 file, but not a feature store")
+            if int(raw["schema"]) > SCHEMA:
+                raise StoreError(
+                    f"{self.path}: written by a newer ser_embed (schema {raw['schema']}, this one "
+                    f"reads up to {SCHEMA}); update ser_embed, or extract again"
+                )
+            return {
+                "settings": FeatureSettings(**json.loads(raw["settings"])),
+                "corpus": str(raw["corpus"]), "root": str(raw["root"]),
+                "trained": bool(raw["trained"]), "demo": bool(raw["demo"]),
+            }  # fmt: skip
+        except (KeyError, ValueError, TypeError) as error:
+            raise self._damaged(error) from error
+
+    def _damaged(self, error: Exception) -> StoreError:
+        return StoreError(f"{self.path}: damaged ({error}); delete it and extract again")
+
+    @property
+    def file(self) -> h5py.File:
+        """The open HDF5 file of this process."""
+        if self._file is None or self._pid != os.getpid():
+            try:
+                # Finished files never change, so no lock is needed, and none works on some NFS.
+                self._file = h5py.File(self.path, "r", locking=False)
+            except OSError as error:
+                raise self._damaged(error) from error
+            self._pid = os.getpid()
+        return self._file
+
+    @property
+    def clips(self) -> pd.DataFrame:
+        """The table: one row a clip, in the order of the features; see `ClipRow`."""
+        if self._table is None:
+            try:
+                raw = self.file["clips"][:]
+            except (KeyError, OSError, ValueError) as error:
+                raise self._damaged(error) from error
+            columns = {name: raw[name] for name in TABLE.names or ()}
+            for name, kind in _COLUMNS:
+                if kind is _TEXT:
+                    columns[name] = np.array([v.decode() for v in columns[name]], dtype=object)
+            self._table = pd.DataFrame(columns)
+        return self._table
+
+    @property
+    def rows(self) -> list[ClipRow]:
+        """The table as objects."""
+        return [ClipRow(*row) for row in self.clips.itertuples(index=False, name=None)]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one clip's features."""
+        return tuple(self.file["features"].shape[1:])
+
+    @property
+    def frames(self) -> np.ndarray:
+        """How many frames of each clip are its own, int32 of shape (N,)."""
+        return self.file["frames"][:]
+
+    def __len__(self) -> int:
+        """Number of clips, failed ones included."""
+        return int(self.file["features"].shape[0])
+
+    def read(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Return the features of some clips, (n, ...) in the stored type, in the order asked."""
+        source = self.file["features"]
+        out = np.empty((len(indices), *source.shape[1:]), dtype=source.dtype)
+        for place, index in enumerate(indices):
+            source.read_direct(out, np.s_[int(index)], np.s_[place])
+        return out
+
+    def read_range(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Return each frame's minimum and maximum of some clips, (n, ..., 2) float32."""
+        if "range" not in self.file:
+            raise StoreError(f"{self.path}: holds no range (pooled, or not normalised)")
+        source = self.file["range"]
+        return np.stack([source[int(i)] for i in indices])
+
+    def close(self) -> None:
+        """Close the file; it opens again when needed."""
+        if self._file is not None and self._pid == os.getpid():
+            self._file.close()
+        self._file = None
+
+    def __enter__(self) -> "FeatureStore":
+        """Return the store."""
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Close the file."""
+        self.close()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the handle behind."""
+        return {**self.__dict__, "_file": None}
+
+
+class FeatureDataset(Dataset[tuple[torch.Tensor, int, int]]):
+    """The torch view of clips in stores: (features float32, valid frames, label) by index.
+
+    Args:
+        stores: The stores.
+        members: For each clip (index of the store, row in it).
+        labels: Class index of each clip.
+    """
+
+    def __init__(
+        self,
+        stores: Sequence[FeatureStore],
+        members: Sequence[tuple[int, int]],
+        labels: Sequence[int],
+    ) -> None:
+        self.stores, self.members, self.labels = list(stores), list(members), list(labels)
+        self._frames = [store.frames for store in stores]
+
+    def __len__(self) -> int:
+        """Number of clips."""
+        return len(self.members)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int, int]:
+        """Return one clip."""
+        which, row = self.members[index]
+        features = torch.from_numpy(self.stores[which].read([row])[0]).float()
+        return features, int(self._frames[which][row]), self.labels[index]
+
+
+# --- checking --------------------------------------------------------------------------------
+
+
+def own_part(store: FeatureStore, index: int, frames: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return a clip's features and range without the padding of shorter clips."""
+    features = store.file["features"][index]
+    extrema = store.file["range"][index] if "range" in store.file else np.empty(0, np.float32)
+    if store.settings.pool == "none":
+        features = features[..., :frames, :]
+        extrema = extrema[..., :frames, :] if extrema.size else extrema
+    return features, extrema
+
+
+def digest(attributes: dict[str, Any], rows: Iterable[ClipRow], frames: np.ndarray) -> str:
+    """Return the SHA-256 of everything in a file but the features, which have checksums."""
+    told = {k: str(v) for k, v in sorted(attributes.items()) if k != "digest"}
+    text = json.dumps([told, [list(asdict(row).values()) for row in rows], frames.tolist()])
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def verify(path: Path) -> list[str]:
+    """Read a store whole and return what is wrong with it, in words; empty if nothing is."""
+    try:
+        with FeatureStore(path) as store:
+            faults = []
+            told = digest(dict(store.file.attrs), store.rows, store.frames)
+            if told != store.file.attrs["digest"]:
+                faults.append("the table or the settings are not what was written")
+            frames = store.frames
+            for index, row in enumerate(store.rows):
+                if row.state == STORED:
+                    features, extrema = own_part(store, index, int(frames[index]))
+                    if checksum(features, extrema) != row.checksum:
+                        faults.append(f"{row.path}: the features are not what was written")
+            return faults
+    except (StoreError, OSError, KeyError, ValueError, RuntimeError, UnicodeDecodeError) as error:
+        return [f"can't be read whole: {error}"]
+
+
+@dataclass(frozen=True)
+class StoreConfig(Options):
+    """Say what a feature store holds."""
+
+    file: Annotated[Path, tyro.conf.Positional]
+    """The store."""
+    verify: bool = False
+    """Read every clip and compare it with its checksum."""
+
+
+def describe(config: StoreConfig) -> Outcome:
+    """Print a store's settings, counts and faults."""
+    with FeatureStore(config.file) as store:
+        clips = store.clips
+        stored = clips[clips["state"] == STORED]
+        failed = clips[clips["state"] == FAILED_CLIP]
+        result: dict[str, Any] = {
+            "store": str(config.file), "corpus": store.corpus, "clips": len(stored),
+            "shape": list(store.shape), "megabytes": round(config.file.stat().st_size / 1e6, 1),
+            "hours": round(float(stored["seconds"].sum()) / 3600, 3),
+            "speakers": int(stored["speaker"].nunique()),
+            "emotions": dict(Counter(stored["emotion"])),
+            "encoder trained": store.trained, "key": store.settings.key,
+            "settings": {f.name: getattr(store.settings, f.name) for f in fields(store.settings)},
+            "failed": dict(zip(failed["path"], failed["reason"], strict=True)),
+        }  # fmt: skip
+    if config.verify:
+        result["faults"] = verify(config.file)
+    if not config.json:
+        for name, value in result.items():
+            lines = value.items() if isinstance(value, dict) else None
+            print(f"{name:16} {len(value) if name == 'failed' else '' if lines else value}")
+            for key, item in lines or ():
+                print(f"{'':16} {key}: {item}")
+        if config.verify and not result["faults"]:
+            print("every clip is what was written")
+    return Outcome(result, FAILED if result.get("faults") else DONE)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run `python -m ser_embed.store`."""
+    return run_command(describe, StoreConfig, "python -m ser_embed.store", argv)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
