@@ -1,0 +1,308 @@
+"""The classifiers that are trained on cached features, and their checkpoints.
+
+Every head maps features (B, ...) float32 and the number of valid frames (B,) int64 to
+log-probabilities (B, C). A checkpoint is a folder with `head.safetensors` and `card.json`; the
+card says everything needed to build the head again and to make its features.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+from torch.nn import functional as F
+
+from ser_embed.errors import HeadError
+
+__all__ = ["HEADS", "HeadSpec", "build_head", "default_head", "load_head", "save_head"]
+
+CARD_SCHEMA = 1
+
+
+def _mask(x: torch.Tensor, frames: torch.Tensor) -> torch.Tensor:
+    """Return 1 for a clip's own frames and 0 for padding: x (B, D, T) -> (B, 1, T)."""
+    places = torch.arange(x.shape[2], device=x.device)
+    return (places < frames[:, None]).to(x.dtype).unsqueeze(1)
+
+
+def _statistics(x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Mean and standard deviation over time of x (B, D, T) under a mask (B, 1, T): (B, 2 D)."""
+    weights = mask / mask.sum(2, keepdim=True).clamp_min(1)
+    mean = (x * weights).sum(2)
+    variance = ((x - mean.unsqueeze(2)) ** 2 * weights).sum(2)
+    return torch.cat([mean, (variance + 1e-6).sqrt()], dim=1)
+
+
+class ConvHead(nn.Module):
+    """The two-stage paper's head over the (T, F) image.
+
+    Eight convolutions in four blocks of two, a max pool after each, batch norm and ReLU after
+    every convolution, dropout in the last, one hidden linear layer, log-softmax. The paper
+    prints no widths; these give its 3,137,699 parameters on (1, 149, 32), with its shapes
+    (32, 34, 5) after the second block and 1,024 before the linear layers.
+    """
+
+    WIDTHS = (8, 16, 16, 32, 288, 320, 288, 128)
+
+    def __init__(self, shape: tuple[int, ...], n_classes: int, dropout: float) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        channels = 1
+        for i, width in enumerate(self.WIDTHS):
+            # No padding in the first two blocks, so that 149 x 32 becomes 34 x 5.
+            layers += [nn.Conv2d(channels, width, 3, padding=0 if i < 4 else 1)]
+            layers += [nn.BatchNorm2d(width), nn.ReLU()]
+            channels = width
+            if i == 7:
+                layers.append(nn.Dropout(dropout))
+            if i % 2:
+                layers.append(nn.MaxPool2d(2))
+        self.blocks = nn.Sequential(*layers)
+        self.hidden = nn.Linear(128 * 8, 1024)
+        self.output = nn.Linear(1024, n_classes)
+
+    def forward(self, features: torch.Tensor, frames: torch.Tensor) -> torch.Tensor:
+        x = self.blocks(features.unsqueeze(1))  # (B, 1, 149, 32) -> (B, 128, 8, 1)
+        # Wider or longer images than the paper's are averaged down to its 8 x 1.
+        x = F.adaptive_avg_pool2d(x, (8, 1)).flatten(1)  # (B, 1024)
+        x = F.relu(self.hidden(x))  # (B, 1024)
+        return F.log_softmax(self.output(x).float(), dim=1)  # (B, C)
+
+
+class TemporalHead(nn.Module):
+    """Eight convolutions over time, statistics pooling, one hidden layer.
+
+    For wide hidden states: the feature dimension is the first convolution's input channels, so
+    nothing is shared across features, which have no order. Three of the convolutions halve the
+    time (20 ms a frame is finer than emotion needs); the others have residuals.
+    """
+
+    WIDTH = 128
+    STRIDES = (2, 1, 2, 1, 2, 1, 1, 1)  # 149 frames -> 75 -> 38 -> 19, of 160 ms
+
+    def __init__(self, shape: tuple[int, ...], n_classes: int, dropout: float) -> None:
+        super().__init__()
+        sizes = [shape[-1]] + [self.WIDTH] * 8
+        self.convolutions = nn.ModuleList(
+            nn.Conv1d(a, b, 3, stride=stride, padding=1)
+            for a, b, stride in zip(sizes, sizes[1:], self.STRIDES, strict=False)
+        )
+        self.norms = nn.ModuleList(nn.BatchNorm1d(self.WIDTH) for _ in self.STRIDES)
+        self.dropout = nn.Dropout(dropout)
+        self.hidden = nn.Linear(2 * self.WIDTH, self.WIDTH)
+        self.output = nn.Linear(self.WIDTH, n_classes)
+
+    def forward(self, features: torch.Tensor, frames: torch.Tensor) -> torch.Tensor:
+        x = features.transpose(1, 2)  # (B, D, T)
+        mask = _mask(x, frames)  # (B, 1, T)
+        for convolution, norm, stride in zip(
+            self.convolutions, self.norms, self.STRIDES, strict=True
+        ):
+            # Padding stays zero, so that it doesn't leak into a clip's last frames.
+            y = self.dropout(F.relu(norm(convolution(x * mask))))
+            x = y if stride > 1 else x + y  # (B, 128, T / 2, 4, 8)
+            if stride > 1:
+                frames = (frames + 1) // 2
+                mask = _mask(x, frames)
+        x = _statistics(x, mask)  # (B, 256)
+        x = self.dropout(F.relu(self.hidden(x)))  # (B, 128)
+        return F.log_softmax(self.output(x).float(), dim=1)  # (B, C)
+
+
+def _dense(size_in: int, size_out: int, dropout: float) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Linear(size_in, size_out), nn.BatchNorm1d(size_out), nn.ReLU(), nn.Dropout(dropout)
+    )
+
+
+class MlpHead(nn.Module):
+    """Mean over time, then 512 -> 256 -> classes, each with batch norm, ReLU and dropout."""
+
+    def __init__(self, shape: tuple[int, ...], n_classes: int, dropout: float) -> None:
+        super().__init__()
+        self.pooled = len(shape) == 2 and shape[0] == 1
+        self.dense = nn.Sequential(_dense(shape[-1], 512, dropout), _dense(512, 256, dropout))
+        self.output = nn.Linear(256, n_classes)
+
+    def forward(self, features: torch.Tensor, frames: torch.Tensor) -> torch.Tensor:
+        if self.pooled:
+            x = features[:, 0]  # (B, 1, D) -> (B, D)
+        else:
+            x = features.transpose(1, 2)  # (B, D, T)
+            mask = _mask(x, frames)
+            x = (x * mask).sum(2) / mask.sum(2).clamp_min(1)  # (B, D)
+        return F.log_softmax(self.output(self.dense(x)).float(), dim=1)  # (B, C)
+
+
+class LayersHead(nn.Module):
+    """A learned weighted sum of all layers, then a small network (Pepino et al. 2021)."""
+
+    WIDTH = 128
+
+    def __init__(self, shape: tuple[int, ...], n_classes: int, dropout: float) -> None:
+        super().__init__()
+        self.framewise = len(shape) == 3
+        self.weights = nn.Parameter(torch.zeros(shape[0]))
+        self.frame = nn.Sequential(
+            nn.Linear(shape[-1], self.WIDTH), nn.ReLU(), nn.Dropout(dropout),
+            nn.Linear(self.WIDTH, self.WIDTH), nn.ReLU(), nn.Dropout(dropout),
+        )  # fmt: skip
+        self.output = nn.Linear(self.WIDTH * (2 if self.framewise else 1), n_classes)
+
+    def forward(self, features: torch.Tensor, frames: torch.Tensor) -> torch.Tensor:
+        x = torch.einsum("l,bl...->b...", self.weights.softmax(0), features)
+        x = self.frame(x)  # (B, T, 128), or (B, 128) pooled
+        if self.framewise:
+            x = x.transpose(1, 2)  # (B, 128, T)
+            x = _statistics(x, _mask(x, frames))  # (B, 256)
+        return F.log_softmax(self.output(x).float(), dim=1)  # (B, C)
+
+
+@dataclass(frozen=True)
+class HeadSpec:
+    """A kind of head.
+
+    Attributes:
+        build: From (shape of one clip's features, number of classes, dropout) to a module.
+        takes: Says which shapes it accepts.
+        wants: The same in words, for messages.
+        lr: Learning rate that suits it.
+        dropout: Dropout that suits it.
+    """
+
+    build: Callable[[tuple[int, ...], int, float], nn.Module]
+    takes: Callable[[tuple[int, ...], bool], bool]
+    wants: str
+    lr: float
+    dropout: float
+
+
+def _frames_only(shape: tuple[int, ...], pooled: bool) -> bool:
+    return len(shape) == 2 and not pooled
+
+
+HEADS: dict[str, HeadSpec] = {
+    "conv": HeadSpec(ConvHead, _frames_only, "frames of one layer, or CTC logits", 1e-4, 0.5),
+    "temporal": HeadSpec(TemporalHead, _frames_only, "frames of one layer", 1e-3, 0.3),
+    "mlp": HeadSpec(
+        MlpHead, lambda shape, pooled: len(shape) == 2 and (not pooled or shape[0] == 1),
+        "one layer, frames or pooled", 1e-3, 0.3,
+    ),
+    "layers": HeadSpec(
+        LayersHead, lambda shape, pooled: len(shape) == 3 or pooled,
+        "several layers (extract --layer all), frames or pooled", 1e-3, 0.3,
+    ),
+}  # fmt: skip
+"""The heads by name."""
+
+
+def default_head(shape: tuple[int, ...], layer: int | str, pooled: bool) -> str:
+    """Return the head that suits a kind of features."""
+    if layer == "logits" and not pooled:
+        return "conv"
+    if layer == "all":
+        return "layers"
+    return "mlp" if pooled else "temporal"
+
+
+def build_head(
+    name: str, shape: tuple[int, ...], n_classes: int, pooled: bool, seed: int
+) -> nn.Module:
+    """Build a head with seeded weights; torch's global generator is left as it was.
+
+    Args:
+        name: Key of `HEADS`.
+        shape: Shape of one clip's features: (T, D), (L, T, D), or (L, D) pooled.
+        n_classes: Number of classes.
+        pooled: Whether time was pooled at extraction.
+        seed: Seed of the weights.
+
+    Raises:
+        HeadError: No such head, or one that can't take this shape.
+    """
+    if name not in HEADS:
+        raise HeadError(f"no head {name!r}; there are {', '.join(HEADS)}")
+    spec = HEADS[name]
+    if not spec.takes(shape, pooled):
+        kind = "pooled features" if pooled else "features"
+        fitting = [n for n, other in HEADS.items() if other.takes(shape, pooled)]
+        raise HeadError(
+            f"head {name!r} takes {spec.wants}; these are {kind} of shape {shape}, for which there "
+            f"is {', '.join(fitting) or 'no head'}"
+        )
+    if name == "conv" and (shape[0] < 44 or shape[1] < 32):
+        raise HeadError(f"head 'conv' needs 44 frames of 32 features or more, these are {shape}")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return spec.build(shape, n_classes, spec.dropout)
+
+
+# --- checkpoints -----------------------------------------------------------------------------
+
+
+def save_head(folder: Path, head: nn.Module, card: dict[str, Any]) -> None:
+    """Write `head.safetensors` and `card.json`, the card last and with the weights' digest."""
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = folder / "head.safetensors"
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in head.state_dict().items()}
+    save_file(state, weights)
+    digest = hashlib.sha256(weights.read_bytes()).hexdigest()
+    told = {"format": "ser_embed head", "schema": CARD_SCHEMA, "weights_sha256": digest, **card}
+    temporary = folder / "card.json.tmp"
+    temporary.write_text(json.dumps(told, indent=1, ensure_ascii=False), encoding="utf-8")
+    temporary.replace(folder / "card.json")
+
+
+def load_head(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
+    """Load a checkpoint: the head in evaluation mode, and its card.
+
+    Raises:
+        HeadError: Missing, damaged, changed since it was written, or of a newer schema.
+    """
+    card = read_card(folder)
+    weights = folder / "head.safetensors"
+    try:
+        data = weights.read_bytes()
+    except OSError as error:
+        raise HeadError(f"{weights}: {error.strerror or error}") from error
+    if hashlib.sha256(data).hexdigest() != card["weights_sha256"]:
+        raise HeadError(f"{weights}: not the weights that card.json was written for; train again")
+    try:
+        told = card["head"]
+        head = build_head(
+            told["name"], tuple(told["shape"]), len(card["classes"]), told["pooled"], seed=0
+        )
+        head.load_state_dict(load_file(weights))
+    except (KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
+        raise HeadError(f"{folder}: the weights don't fit card.json ({error})") from error
+    return head.eval(), card
+
+
+def read_card(folder: Path) -> dict[str, Any]:
+    """Read and check `card.json`.
+
+    Raises:
+        HeadError: Missing, not JSON, not a head's card, or of a newer schema.
+    """
+    path = folder / "card.json"
+    try:
+        card = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise HeadError(
+            f"{folder}: no trained head there ({path.name}: {error.strerror})"
+        ) from error
+    except ValueError as error:
+        raise HeadError(f"{path}: damaged ({error})") from error
+    if not isinstance(card, dict) or card.get("format") != "ser_embed head":
+        raise HeadError(f"{path}: not the card of a head")
+    if card["schema"] > CARD_SCHEMA:
+        raise HeadError(
+            f"{path}: written by a newer ser_embed (schema {card['schema']}); update ser_embed"
+        )
+    return card

@@ -1,0 +1,437 @@
+"""Stage 2: train a small head on cached features, and report a number that can be trusted.
+
+`python -m ser_embed.train --early-stop` trains on every store in `artifacts/features/` and
+writes `artifacts/runs/<name>/`: the head and its card, the history, the report, the plots.
+"""
+
+import csv
+import hashlib
+import importlib.util
+import json
+import logging
+import os
+import platform
+import shlex
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import pandas as pd
+import tyro
+from tqdm import tqdm
+
+from ser_embed import __version__
+from ser_embed.command import FEATURES_DIR, RUNS_DIR, Options, Outcome, hide_bar, run_command
+from ser_embed.data import LabelledClips, load_clips, open_stores
+from ser_embed.encoder import ENCODERS
+from ser_embed.errors import HeadError
+from ser_embed.fit import (
+    EarlyStopping,
+    FitSettings,
+    History,
+    fit,
+    log_probabilities,
+    temperature_of,
+)
+from ser_embed.heads import HEADS, build_head, default_head, save_head
+from ser_embed.labels import LabelScheme, load_scheme
+from ser_embed.naming import CORPORA
+from ser_embed.plots import plot_history, save_plot
+from ser_embed.report import Report, evaluate
+from ser_embed.splits import Split, audit, make_splits
+
+__all__ = ["TrainConfig", "calibrated", "main", "predictions_table", "train"]
+
+log = logging.getLogger(__name__)
+
+PAPER_WEIGHTS = {"positive": 1.99, "neutral": 3.0, "negative": 1.0}
+
+
+@dataclass(frozen=True)
+class TrainConfig(Options):
+    """Train a head on cached features; without files, on every store in --features-dir."""
+
+    stores: Annotated[tuple[Path, ...], tyro.conf.Positional] = ()
+    """Stores to train on."""
+    early_stop: bool = False
+    """Stop when validation says so; without it all epochs are trained and the last is kept."""
+    stop_rule: Literal["patience", "paper"] = "patience"
+    """patience watches validation UAR and keeps the best epoch; paper stops when the validation
+    loss exceeds the training loss."""
+    patience: int = 15
+    """Epochs without improvement before stopping."""
+    labels: str = "sentiment3"
+    """sentiment3, emotion4, emotion8, intensity21, or a mapping file."""
+    split: str = "speaker"
+    """random, speaker, kfold, loso, loco, given (the CSV's split column), or folds:FILE."""
+    head: str | None = None
+    """conv, temporal, mlp or layers. Default: what suits the features."""
+    class_weights: Literal["balanced", "paper", "none"] = "balanced"
+    """Weights of the classes in the loss; paper: positive 1.99, neutral 3, negative 1."""
+    epochs: int = 60
+    """At most so many."""
+    batch_size: int = 32
+    """Clips per batch."""
+    lr: float | None = None
+    """Learning rate. Default: what suits the head (conv: the paper's 1e-4)."""
+    optimizer: Literal["adamw", "adam"] = "adamw"
+    """The paper's is adam."""
+    weight_decay: float = 0.01
+    """Weight decay; the paper's code has 1e-4."""
+    seed: int = 0
+    """Seed of the split, the weights, the order and dropout."""
+    features_dir: Path = FEATURES_DIR
+    """Where stores are looked for."""
+    runs_dir: Path = RUNS_DIR
+    """Where runs are written."""
+    name: str | None = None
+    """Name of the run. Default: made from the settings and the data."""
+
+
+# --- one fold --------------------------------------------------------------------------------
+
+
+def _class_weights(config: TrainConfig, classes: Sequence[str], labels: np.ndarray) -> np.ndarray:
+    if config.class_weights == "none":
+        return np.ones(len(classes))
+    if config.class_weights == "paper":
+        if set(classes) != set(PAPER_WEIGHTS):
+            raise HeadError(
+                "--class-weights paper is for positive, neutral, negative (--labels sentiment3); "
+                f"these classes are {', '.join(classes)}"
+            )
+        return np.array([PAPER_WEIGHTS[name] for name in classes])
+    counts = np.bincount(labels, minlength=len(classes))
+    return len(labels) / (len(classes) * np.maximum(counts, 1))
+
+
+def calibrated(log_probs: np.ndarray, temperature: float) -> np.ndarray:
+    """Return probabilities (n, C) of log-probabilities (n, C) at a temperature."""
+    scaled = log_probs / temperature
+    return np.exp(scaled - np.logaddexp.reduce(scaled, axis=1, keepdims=True))
+
+
+def predictions_table(
+    table: pd.DataFrame, classes: Sequence[str], probabilities: np.ndarray, raw: np.ndarray
+) -> pd.DataFrame:
+    """Join clips to what was predicted of them.
+
+    Args:
+        table: The clips, with `label` as class index.
+        classes: Class names.
+        probabilities: Calibrated, (n, C).
+        raw: The same before calibration, (n, C).
+
+    Returns:
+        What `report.evaluate` takes.
+    """
+    names = np.array(classes, dtype=object)
+    told = table[["path", "corpus", "speaker", "gender", "emotion", "intensity"]].copy()
+    told["label"] = names[table["label"].to_numpy()]
+    told["predicted"] = names[probabilities.argmax(1)]
+    told["raw_confidence"] = raw.max(1)
+    for i, name in enumerate(classes):
+        told[f"p_{name}"] = probabilities[:, i]
+    return told
+
+
+@dataclass
+class _Fold:
+    """What training one split gave."""
+
+    predictions: pd.DataFrame
+    training: pd.DataFrame
+    leakage: dict[str, int]
+    epochs: int
+
+
+def _train_fold(
+    clips: LabelledClips,
+    split: Split,
+    config: TrainConfig,
+    folder: Path,
+    card: dict[str, Any],
+    on_epoch: Callable[[History], None],
+) -> _Fold:
+    folder.mkdir(parents=True, exist_ok=True)
+    labels = clips.table["label"].to_numpy()
+    head_name, pooled = card["head"]["name"], card["head"]["pooled"]
+    shape = clips.features.shape
+    head = build_head(head_name, shape, len(clips.classes), pooled, config.seed)
+    settings = FitSettings(
+        epochs=config.epochs,
+        batch_size=config.batch_size,
+        lr=config.lr if config.lr is not None else HEADS[head_name].lr,
+        weight_decay=config.weight_decay,
+        optimizer=config.optimizer,
+        stopping=EarlyStopping(config.stop_rule, config.patience) if config.early_stop else None,
+        seed=config.seed,
+    )
+    weights = _class_weights(config, clips.classes, labels[split.train])
+    resume = folder / "resume.safetensors"
+    history = fit(
+        head, clips.features, labels, split, weights, settings,
+        checkpoint=resume, on_epoch=on_epoch,
+    )  # fmt: skip
+    val = log_probabilities(head, clips.features, split.val)
+    temperature = temperature_of(val, labels[split.val])
+    test = log_probabilities(head, clips.features, split.test)
+    predictions = predictions_table(
+        clips.table.iloc[split.test], clips.classes, calibrated(test, temperature), np.exp(test)
+    )
+    _write_history(folder, history)
+    _write_parts(folder, clips, split)
+    card = {
+        **card,
+        "head": {**card["head"], "parameters": sum(p.numel() for p in head.parameters())},
+        "temperature": temperature,
+        "training": {
+            "epochs": len(history.epoch), "kept": history.best, "class_weights": weights.tolist(),
+            "val_uar": history.val_uar[history.best - 1], **asdict(settings),
+        },
+        "fold": split.name,
+    }  # fmt: skip
+    save_head(folder, head, card)
+    predictions.to_csv(folder / "predictions.csv", index=False)
+    resume.unlink(missing_ok=True)
+    return _finished_fold(clips, split, folder, len(history.epoch))
+
+
+def _finished_fold(clips: LabelledClips, split: Split, folder: Path, epochs: int) -> _Fold:
+    training = clips.table.iloc[np.concatenate([split.train, split.val])][["label", "speaker"]]
+    names = np.array(clips.classes, dtype=object)
+    return _Fold(
+        predictions=pd.read_csv(folder / "predictions.csv", keep_default_na=False).assign(
+            fold=split.name
+        ),
+        training=training.assign(label=names[training["label"].to_numpy()], fold=split.name),
+        leakage=audit(split, clips.table),
+        epochs=epochs,
+    )
+
+
+def _write_history(folder: Path, history: History) -> None:
+    with (folder / "history.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(history.columns)
+        writer.writerows(zip(*history.columns.values(), strict=True))
+    save_plot(plot_history(history.columns, history.best), folder / "history.png")
+
+
+def _write_parts(folder: Path, clips: LabelledClips, split: Split) -> None:
+    """Write who was trained on and who tested, so that later reports can tell."""
+    told = clips.table[["corpus", "path", "sha256", "speaker", "recording"]].copy()
+    told["label"] = np.array(clips.classes, dtype=object)[clips.table["label"].to_numpy()]
+    told["part"] = ""
+    for name in ("train", "val", "test"):
+        told.loc[told.index[getattr(split, name)], "part"] = name
+    told[told["part"] != ""].to_csv(folder / "clips.csv", index=False)
+
+
+# --- the run ---------------------------------------------------------------------------------
+
+
+def _identity(config: TrainConfig, clips: LabelledClips, head: str, splits: list[Split]) -> str:
+    """Return what makes two runs the same: data, split, and every option that changes a weight."""
+    irrelevant = {"json", "quiet", "stores", "features_dir", "runs_dir", "name"}
+    options = {k: v for k, v in asdict(config).items() if k not in irrelevant}
+    parts = [
+        hashlib.sha256(np.concatenate([s.train, [-1], s.val, [-1], s.test]).tobytes()).hexdigest()
+        for s in splits
+    ]
+    told = json.dumps([options, head, clips.digest, clips.classes, parts], default=str)
+    return hashlib.sha256(told.encode()).hexdigest()
+
+
+def _run_name(config: TrainConfig, clips: LabelledClips, head: str, identity: str) -> str:
+    split = Path(config.split.removeprefix("folds:")).stem
+    split = f"folds-{split}" if config.split.startswith("folds:") else config.split
+    kind = "demo-" if clips.demo else ""
+    encoder = "".join(c if c.isalnum() else "-" for c in Path(clips.settings.encoder).name.lower())
+    labels = Path(config.labels).stem
+    return f"{kind}{labels}-{split}-{head}-{encoder}-s{config.seed}-{identity[:6]}"
+
+
+def _card(config: TrainConfig, clips: LabelledClips, head: str, scheme: LabelScheme,
+          identity: str) -> dict[str, Any]:  # fmt: skip
+    corpora = clips.table["corpus"].value_counts().sort_index()
+    spec = ENCODERS.get(clips.settings.encoder)
+    licences = {name: CORPORA[name].licence for name in corpora.index if name in CORPORA}
+    return {
+        "identity": identity,
+        "head": {"name": head, "shape": list(clips.features.shape),
+                 "pooled": clips.settings.pool != "none"},
+        "classes": list(clips.classes),
+        "labels": {"name": scheme.name, "mapping": dict(scheme.mapping)},
+        "features": asdict(clips.settings),
+        "encoder_trained": clips.trained,
+        "encoder_licence": spec.licence if spec else "that of the checkpoint",
+        "corpora": {str(k): int(v) for k, v in corpora.items()},
+        "corpus_licences": licences,
+        "demo": clips.demo,
+        "left_out": clips.left_out,
+        "split": {"rule": config.split, "seed": config.seed},
+        "data_sha256": clips.digest,
+        "command": shlex.join(["python", "-m", "ser_embed.train", *sys.argv[1:]]),
+        "versions": {
+            "ser_embed": __version__, "python": platform.python_version(),
+            **{name: metadata.version(name) for name in ("torch", "transformers", "numpy")},
+        },
+        "use": "Emotion inferred from a voice is uncertain and depends on culture and context. Not "
+               "for decisions about people. In the EU, inferring emotions at work and in "
+               "education is prohibited (AI Act, article 5) save for medical or safety reasons.",
+    }  # fmt: skip
+
+
+def train(config: TrainConfig) -> Outcome:
+    """Train as the options say, and write and print the report.
+
+    Raises:
+        SerEmbedError: No store, stores that disagree, labels or a split that the clips don't
+            allow, a head that doesn't fit the features.
+    """
+    _check(config)
+    scheme = load_scheme(config.labels)
+    clips = load_clips(open_stores(config.stores, config.features_dir), scheme)
+    splits = make_splits(config.split, clips.table, clips.classes, config.seed)
+    settings = clips.settings
+    head = config.head or default_head(
+        clips.features.shape, settings.layer, settings.pool != "none"
+    )
+    identity = _identity(config, clips, head, splits)
+    folder = config.runs_dir / (config.name or _run_name(config, clips, head, identity))
+    _announce(clips, splits, head)
+    if (finished := _finished(folder, identity)) is not None:
+        log.info("%s: trained before with the same data and options; nothing to do", folder)
+        os.utime(folder / "report.json")  # it is the newest run again
+        return Outcome(finished)
+    card = _card(config, clips, head, scheme, identity)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "started.json").write_text(json.dumps({"identity": identity}))
+    started = time.perf_counter()
+    folds = [_fold(clips, split, config, folder, card, len(splits)) for split in splits]
+    report = _report(folds, clips, config)
+    report.save(folder, pd.concat([fold.predictions for fold in folds], ignore_index=True))
+    epochs: Any = folds[0].epochs if len(folds) == 1 else [fold.epochs for fold in folds]
+    result = {"run": str(folder), "epochs": epochs, "test": report.scores}
+    (folder / "result.json").write_text(json.dumps({"identity": identity, **result}))
+    log.info("trained in %.0f s -> %s", time.perf_counter() - started, folder / "report.md")
+    if not config.json:
+        report.show(folder / "report.md")
+    return Outcome(result)
+
+
+def _check(config: TrainConfig) -> None:
+    for name in ("epochs", "batch_size", "patience"):
+        if getattr(config, name) < 1:
+            raise HeadError(f"--{name.replace('_', '-')} {getattr(config, name)}: at least 1")
+    if config.lr is not None and config.lr <= 0:
+        raise HeadError(f"--lr {config.lr}: must be greater than 0")
+    if config.batch_size < 2:
+        raise HeadError("--batch-size 1: batch norm needs at least 2 clips")
+
+
+def _finished(folder: Path, identity: str) -> dict[str, Any] | None:
+    """Return the result of a finished run, None if there is none.
+
+    Raises:
+        HeadError: The folder holds a run of other data or options.
+    """
+    marker = folder / "started.json"
+    if not marker.is_file():
+        return None
+    if json.loads(marker.read_text())["identity"] != identity:
+        raise HeadError(
+            f"{folder}: holds a run of other data or options; give another --name, or delete it"
+        )
+    done = folder / "result.json"
+    if not done.is_file():
+        log.info("%s: going on where it stopped", folder)
+        return None
+    return {k: v for k, v in json.loads(done.read_text()).items() if k != "identity"}
+
+
+def _announce(clips: LabelledClips, splits: list[Split], head: str) -> None:
+    counts = clips.table["label"].value_counts()
+    told = ", ".join(f"{name} {counts.get(i, 0)}" for i, name in enumerate(clips.classes))
+    log.info("%d clips (%s), head %s, features %s", len(clips.table), told, head,
+             clips.features.shape)  # fmt: skip
+    if clips.left_out:
+        log.info("left out by the label scheme: %s",
+                 ", ".join(f"{k} {v}" for k, v in clips.left_out.items()))  # fmt: skip
+    if len(splits) == 1:
+        s = splits[0]
+        log.info("train %d, validation %d, test %d", len(s.train), len(s.val), len(s.test))
+
+
+def _fold(
+    clips: LabelledClips, split: Split, config: TrainConfig, run: Path, card: dict[str, Any], n: int
+) -> _Fold:
+    folder = run if n == 1 else run / split.name.replace(" ", "_").replace(":", "_")
+    if (folder / "card.json").is_file():  # done before the run was stopped
+        card = json.loads((folder / "card.json").read_text())
+        return _finished_fold(clips, split, folder, card["training"]["epochs"])
+    bar = tqdm(total=config.epochs, desc=split.name, unit="epoch", disable=hide_bar(config))
+    writer = _tensorboard(folder)
+    with bar:
+
+        def show(history: History) -> None:
+            bar.n = len(history.epoch)
+            bar.set_postfix(loss=f"{history.train_loss[-1]:.3f}",
+                            val_uar=f"{history.val_uar[-1]:.3f}", best=history.best)  # fmt: skip
+            if writer:
+                for name, values in history.columns.items():
+                    writer.add_scalar(name, values[-1], len(history.epoch))
+
+        fold = _train_fold(clips, split, config, folder, card, show)
+    if writer:
+        writer.close()
+    return fold
+
+
+def _tensorboard(folder: Path) -> Any:
+    """Return a SummaryWriter where TensorBoard is installed, else None."""
+    if importlib.util.find_spec("tensorboard") is None:
+        return None
+    from torch.utils.tensorboard import SummaryWriter
+
+    return SummaryWriter(str(folder / "tensorboard"))
+
+
+def _report(folds: list[_Fold], clips: LabelledClips, config: TrainConfig) -> Report:
+    leakage = {name: sum(fold.leakage[name] for fold in folds) for name in folds[0].leakage}
+    warnings = []
+    if clips.demo:
+        warnings.append("These are synthetic demo clips: the score says nothing about real speech.")
+    if not clips.trained:
+        warnings.append(
+            f"The encoder {clips.settings.encoder} has untrained, seeded weights: a control."
+        )
+    corpora = ", ".join(sorted(clips.table["corpus"].unique()))
+    predictions = pd.concat([fold.predictions for fold in folds], ignore_index=True)
+    training = pd.concat([fold.training for fold in folds], ignore_index=True)
+    if len(folds) == 1:
+        predictions, training = predictions.drop(columns="fold"), training.drop(columns="fold")
+    return evaluate(
+        f"{config.labels} on {corpora}, split {config.split}",
+        predictions,
+        clips.classes,
+        training=training,
+        leakage=leakage,
+        warnings=warnings,
+        seed=config.seed,
+    )
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run `python -m ser_embed.train`."""
+    return run_command(train, TrainConfig, "python -m ser_embed.train", argv)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
