@@ -1,0 +1,202 @@
+"""The report again: of a run on its own test part, or on other stores.
+
+`python -m ser_embed.evaluate RUN` scores the test part it was trained beside;
+`python -m ser_embed.evaluate RUN STORE...` scores every clip of other stores, which says how the
+run does on another corpus, and what of it training has heard.
+"""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import pandas as pd
+import tyro
+
+from ser_embed.command import FEATURES_DIR, Options, Outcome, run_command
+from ser_embed.data import LabelledClips, load_clips
+from ser_embed.errors import HeadError, StoreError
+from ser_embed.features import FeatureSettings
+from ser_embed.fit import log_probabilities
+from ser_embed.heads import load_head
+from ser_embed.labels import LabelScheme
+from ser_embed.predict import head_folders
+from ser_embed.report import evaluate
+from ser_embed.splits import Split, audit
+from ser_embed.store import FeatureStore, find_stores
+from ser_embed.train import calibrated, predictions_table
+
+__all__ = ["EvaluateConfig", "main", "score"]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class EvaluateConfig(Options):
+    """Report on a run: on its own test part, or on the stores named."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """Folder of the run."""
+    stores: Annotated[tuple[Path, ...], tyro.conf.Positional] = ()
+    """Stores to score instead of the run's own test part."""
+    features_dir: Path = FEATURES_DIR
+    """Where the run's own stores are looked for."""
+    out: Path | None = None
+    """Folder of the report. Default: evaluation-<stores> in the run's folder."""
+
+
+def _matching(paths: list[Path], settings: FeatureSettings, corpora: set[str]) -> list[Path]:
+    """Return the stores in a folder that a run was trained on."""
+    found = []
+    for path in paths:
+        store = FeatureStore(path)
+        if store.corpus in corpora and not settings.differences(store.settings):
+            found.append(path)
+        store.close()
+    return found
+
+
+def _load(config: EvaluateConfig, card: dict[str, Any]) -> LabelledClips:
+    settings = FeatureSettings(**card["features"])
+    told = card["labels"]
+    scheme = LabelScheme(told["name"], tuple(card["classes"]), told["mapping"])
+    own = set(card["corpora"])
+    paths = list(config.stores) or _matching(find_stores(config.features_dir), settings, own)
+    if not paths:
+        raise StoreError(
+            f"{config.features_dir}: none of the stores that {config.run} was trained on "
+            f"({', '.join(own)}, key {settings.key}) is there; extract them again or name stores"
+        )
+    stores = [FeatureStore(path) for path in paths]
+    for store in stores:
+        differences = settings.differences(store.settings)
+        if differences:
+            raise StoreError(
+                f"{store.path}: not the features that {config.run} was trained on; "
+                f"{'; '.join(differences)}"
+            )
+    return load_clips(stores, scheme)
+
+
+def _probabilities(
+    folders: list[Path], clips: LabelledClips, rows: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return calibrated and raw probabilities of some clips, averaged over the run's heads."""
+    told, raw = [], []
+    for folder in folders:
+        head, card = load_head(folder)
+        if tuple(card["head"]["shape"])[-1] != clips.features.shape[-1]:
+            raise HeadError(f"{folder}: takes {card['head']['shape']}, not {clips.features.shape}")
+        log_probs = log_probabilities(head, clips.features, rows)
+        told.append(calibrated(log_probs, card["temperature"]))
+        raw.append(np.exp(log_probs))
+    return np.mean(told, axis=0), np.mean(raw, axis=0)
+
+
+@dataclass(frozen=True)
+class _Scored:
+    """Predictions, the clips that training saw, and what the two share."""
+
+    predictions: pd.DataFrame
+    training: pd.DataFrame
+    leakage: dict[str, int]
+
+
+def _read_parts(folder: Path) -> pd.DataFrame:
+    try:
+        return pd.read_csv(folder / "clips.csv", keep_default_na=False)
+    except (OSError, ValueError) as error:
+        raise HeadError(f"{folder / 'clips.csv'}: can't be read ({error}); train again") from error
+
+
+def _own_test(folders: list[Path], clips: LabelledClips) -> _Scored:
+    """Score the test part of each of a run's folds with that fold's head."""
+    keys = ["corpus", "sha256", "path"]
+    place = {key: row for row, key in enumerate(clips.table[keys].itertuples(False, None))}
+    predictions, training, audits = [], [], []
+    for folder in folders:
+        parts = _read_parts(folder)
+        rows = np.array([place.get(key, -1) for key in parts[keys].itertuples(False, None)])
+        if (rows < 0).any():
+            raise StoreError(
+                f"{folder / 'clips.csv'}: {(rows < 0).sum()} of its clips are not in the stores "
+                "any more; extract them again"
+            )
+        part = parts["part"].to_numpy()
+        split = Split(folder.name, *(rows[part == name] for name in ("train", "val", "test")))
+        probabilities, raw = _probabilities([folder], clips, split.test)
+        table = predictions_table(clips.table.iloc[split.test], clips.classes, probabilities, raw)
+        predictions.append(table.assign(fold=folder.name))
+        training.append(parts[part != "test"].assign(fold=folder.name))
+        audits.append(audit(split, clips.table))
+    return _Scored(
+        pd.concat(predictions, ignore_index=True),
+        pd.concat(training, ignore_index=True),
+        {name: sum(told[name] for told in audits) for name in audits[0]},
+    )
+
+
+def _all_clips(folders: list[Path], clips: LabelledClips) -> _Scored:
+    """Score every clip of other stores, with the heads of all folds averaged."""
+    rows = np.arange(len(clips.table))
+    probabilities, raw = _probabilities(folders, clips, rows)
+    predictions = predictions_table(clips.table, clips.classes, probabilities, raw)
+    parts = pd.concat([_read_parts(folder) for folder in folders], ignore_index=True)
+    training = parts[parts["part"] != "test"].drop_duplicates(["corpus", "path"])
+    speakers = set(predictions["speaker"]) - {""}
+    recordings = set(training["recording"]) - {""}
+    leakage = {
+        "train": len(training),
+        "test": len(predictions),
+        "test_speakers": len(speakers),
+        "shared_speakers": len(speakers & set(training["speaker"])),
+        "duplicates": int(clips.table["sha256"].isin(set(training["sha256"])).sum()),
+        "halves": int(clips.table["recording"].isin(recordings).sum()),
+    }
+    return _Scored(predictions, training, leakage)
+
+
+def score(config: EvaluateConfig) -> Outcome:
+    """Score a run and write the report.
+
+    Raises:
+        SerEmbedError: No run or store, or stores of other settings, naming the field.
+    """
+    folders = head_folders(config.run)
+    _, card = load_head(folders[0])
+    clips = _load(config, card)
+    if config.stores:
+        scored = _all_clips(folders, clips)
+        names = "-".join(sorted(set(clips.table["corpus"])))
+    else:
+        scored = _own_test(folders, clips)
+        names = "own-test"
+    warnings = []
+    if clips.demo or card["demo"]:
+        warnings.append("Synthetic demo clips are involved: this says nothing about real speech.")
+    if not clips.trained:
+        warnings.append("The encoder has untrained, seeded weights: a control.")
+    report = evaluate(
+        f"{config.run.name} on {names}",
+        scored.predictions,
+        clips.classes,
+        training=scored.training,
+        leakage=scored.leakage,
+        warnings=warnings,
+    )
+    out = config.out or config.run / f"evaluation-{names}"
+    report.save(out, scored.predictions)
+    if not config.json:
+        report.show(out / "report.md")
+    epochs = card["training"]["epochs"]
+    return Outcome({"run": str(config.run), "epochs": epochs, "test": report.scores})
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run `python -m ser_embed.evaluate`."""
+    return run_command(score, EvaluateConfig, "python -m ser_embed.evaluate", argv)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
