@@ -1,0 +1,74 @@
+"""Fixtures that several test modules use."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+PROJECT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def project() -> Path:
+    """The project's root."""
+    return PROJECT
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder with the real corpora."""
+    folder = Path(os.environ.get("SER_EMBED_SHARED", PROJECT.parent / "shared"))
+    if not (folder / "corpora").is_dir():
+        pytest.skip(f"no real corpora at {folder} (set SER_EMBED_SHARED)")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def run() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run `python *args` in the project's root, as a user does."""
+
+    def _run(
+        *args: object, env: dict[str, str] | None = None, timeout: float = 300, cwd: Path = PROJECT
+    ) -> subprocess.CompletedProcess[str]:
+        clean = {k: v for k, v in os.environ.items() if k != "SER_EMBED_DATA"}
+        return subprocess.run(
+            [sys.executable, *map(str, args)],
+            cwd=cwd,
+            env={**clean, "PYTHONPATH": str(PROJECT), **(env or {})},
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+
+    return _run
+
+
+@pytest.fixture(scope="session")
+def write_tone() -> Callable[..., Path]:
+    """Write a short voiced-like clip: harmonics of f0 under a slow envelope, with some noise."""
+
+    def _write(
+        path: Path,
+        seconds: float = 1.0,
+        rate: int = 16_000,
+        channels: int = 1,
+        f0: float = 220.0,
+        seed: int = 0,
+    ) -> Path:
+        rng = np.random.default_rng(seed)
+        time = np.arange(round(seconds * rate)) / rate
+        voice = sum(np.sin(2 * np.pi * f0 * k * time) / k for k in (1, 2, 3, 4))
+        envelope = 0.5 + 0.5 * np.sin(2 * np.pi * 3 * time) ** 2
+        mono = 0.1 * voice * envelope + 0.003 * rng.standard_normal(len(time))
+        samples = np.stack([mono * (1 - 0.1 * c) for c in range(channels)], axis=1)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(path, samples.astype(np.float32), rate)
+        return path
+
+    return _write
