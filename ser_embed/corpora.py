@@ -167,7 +167,13 @@ def _listing_of_rows(file: Path, rows: csv.DictReader) -> Listing:
         utterances.append(utterance)
     if not utterances:
         raise CorpusError(f"{file}: no row after the header")
-    return Listing(file.stem, file.parent, tuple(sorted(utterances, key=lambda u: u.path)))
+    clips = tuple(sorted(utterances, key=lambda u: u.path))
+    return Listing(_corpus_of(file), file.parent, clips)
+
+
+def _corpus_of(file: Path) -> str:
+    """Return a CSV's corpus name: its stem, kept apart from the known corpora's names."""
+    return f"{file.stem}-csv" if file.stem in (*CORPORA, DEMO) else file.stem
 
 
 _PARTS = {"": "", "train": "train", "val": "val", "valid": "val", "validation": "val",
@@ -188,8 +194,8 @@ def _csv_utterance(file: Path, line: int, row: Mapping[str, str | None]) -> Utte
     speaker = cell("speaker")
     return Utterance(
         path=file.parent / cell("path"),
-        corpus=file.stem,
-        speaker=speaker and f"{file.stem}:{speaker}",
+        corpus=_corpus_of(file),
+        speaker=speaker and f"{_corpus_of(file)}:{speaker}",
         gender=_GENDERS.get(gender, gender),
         emotion=canonical_emotion(cell("emotion")),
         intensity=cell("intensity").lower(),

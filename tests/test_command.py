@@ -1,0 +1,216 @@
+"""Exit statuses, `--json` and messages, from a small command run as a real process."""
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from subprocess import CompletedProcess
+from typing import Any
+
+import pytest
+
+from ser_embed import demo
+from ser_embed.command import Options, hide_bar
+
+PROGRAM = '''
+import errno, logging, os, signal, sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from ser_embed.command import SOME_CLIPS_FAILED, Options, Outcome, run_command
+from ser_embed.errors import CorpusError, MissingExtra
+
+@dataclass(frozen=True)
+class Config(Options):
+    """Do one thing."""
+
+    what: Annotated[str, tyro.conf.Positional] = "done"
+    """What to do."""
+    seed: int = 0
+    """Seed of the draws."""
+
+def work(config):
+    logging.getLogger("ser_embed").info("a remark")
+    if not config.json:
+        print("a table")
+    if config.what == "error":
+        raise CorpusError("clips: no audio file in it")
+    if config.what == "extra":
+        raise MissingExtra("onnx", "onnx")
+    if config.what == "full":
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "features/demo.h5")
+    if config.what == "dev-full":
+        with open("/dev/full", "w") as file:
+            file.write("x")
+    if config.what == "missing":
+        Path("nowhere/at/all").read_text()
+    if config.what == "interrupt":
+        os.kill(os.getpid(), signal.SIGINT)
+        signal.pause()
+    if config.what == "bug":
+        raise ZeroDivisionError("a mistake of ours")
+    name = os.fsdecode(b"Enrag\\xe9.wav") if config.what == "bytes" else "wütend.wav"
+    if config.what == "bytes" and not config.json:
+        print(name)
+    status = SOME_CLIPS_FAILED if config.what == "some" else 0
+    return Outcome({"what": config.what, "seed": config.seed, "file": name}, status)
+
+raise SystemExit(run_command(work, Config, "prog"))
+'''
+
+
+@pytest.fixture
+def do(
+    tmp_path: Path, run: Callable[..., CompletedProcess[str]]
+) -> Callable[..., CompletedProcess[str]]:
+    program = tmp_path / "program.py"  # the help texts are read from a file's source
+    program.write_text(PROGRAM, encoding="utf-8")
+
+    def _do(*args: str, env: dict[str, str] | None = None) -> CompletedProcess[str]:
+        return run(program, *args, env=env)
+
+    return _do
+
+
+def last_object(done: CompletedProcess[str]) -> dict[str, Any]:
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize(("what", "status"), [("done", 0), ("some", 3)])
+def test_work_that_ends_well_gives_its_status_and_json(
+    do: Callable[..., CompletedProcess[str]], what: str, status: int
+) -> None:
+    done = do(what, "--seed", "3", "--json")
+    assert done.returncode == status
+    assert last_object(done) == {"what": what, "seed": 3, "file": "wütend.wav"}
+
+
+def test_without_json_only_the_commands_own_words_are_printed(
+    do: Callable[..., CompletedProcess[str]],
+) -> None:
+    done = do()
+    assert (done.returncode, done.stdout, done.stderr) == (0, "a table\n", "a remark\n")
+
+
+def test_quiet_leaves_remarks_out_and_keeps_the_result(
+    do: Callable[..., CompletedProcess[str]],
+) -> None:
+    done = do("--quiet")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "a table\n", "")
+
+
+ERRORS = [
+    ("error", "clips: no audio file in it"),
+    ("extra", "onnx is not installed: pip install 'ser_embed[onnx]'"),
+    ("full", "features/demo.h5: No space left on device; free some space or choose another folder"),
+    ("dev-full", "No space left on device; free some space or choose another folder"),
+    ("missing", "nowhere/at/all: No such file or directory"),
+]
+
+
+@pytest.mark.parametrize(("what", "message"), ERRORS)
+def test_an_error_is_one_sentence_and_status_1(
+    do: Callable[..., CompletedProcess[str]], what: str, message: str
+) -> None:
+    if what == "dev-full" and not Path("/dev/full").exists():
+        pytest.skip("this system has no /dev/full")
+    done = do(what, "--quiet", "--json")
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"prog: error: {message}")
+    assert done.stderr.count("\n") == 1
+    # Whoever reads the last line finds the same sentence there.
+    assert list(last_object(done)) == ["error"]
+    assert f"prog: error: {last_object(done)['error']}\n" == done.stderr
+
+
+def test_a_full_disk_says_that_nothing_is_lost(do: Callable[..., CompletedProcess[str]]) -> None:
+    assert "it goes on from what is stored" in do("full").stderr
+
+
+def test_an_error_without_json_leaves_standard_output_alone(
+    do: Callable[..., CompletedProcess[str]],
+) -> None:
+    assert do("error").stdout == "a table\n"
+
+
+@pytest.mark.parametrize(
+    ("args", "named"),
+    [(["--sed", "3"], "--sed"), (["--seed", "three"], "three"), (["done", "twice"], "twice")],
+)
+def test_wrong_usage_is_status_2(
+    do: Callable[..., CompletedProcess[str]], args: list[str], named: str
+) -> None:
+    done = do(*args)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert named in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows sends no SIGINT to a process of its own")
+def test_an_interrupt_is_status_130_without_a_traceback(
+    do: Callable[..., CompletedProcess[str]],
+) -> None:
+    done = do("interrupt", "--quiet")
+    assert done.returncode == 128 + signal.SIGINT == 130
+    assert "prog: interrupted; what was reported as stored is kept" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_mistake_of_ours_keeps_its_traceback(do: Callable[..., CompletedProcess[str]]) -> None:
+    done = do("bug")
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+    assert "a mistake of ours" in done.stderr
+
+
+def test_help_names_every_option_with_its_text(do: Callable[..., CompletedProcess[str]]) -> None:
+    done = do("--help")
+    assert done.returncode == 0
+    for words in ("usage: prog", "Do one thing.", "Seed of the draws.", "--json", "--quiet"):
+        assert words in done.stdout
+
+
+@pytest.mark.skipif(
+    sys.platform in ("win32", "darwin"), reason="file names are text on this platform"
+)
+def test_a_name_that_is_not_text_is_printed_escaped(
+    do: Callable[..., CompletedProcess[str]],
+) -> None:
+    assert do("bytes").stdout.splitlines()[-1] == "Enrag\\udce9.wav"
+    assert last_object(do("bytes", "--json"))["file"] == "Enrag\udce9.wav"
+
+
+def test_json_holds_on_a_terminal_without_the_letters(
+    do: Callable[..., CompletedProcess[str]],
+) -> None:
+    done = do("--json", env={"PYTHONIOENCODING": "ascii"})
+    assert done.returncode == 0
+    assert last_object(done)["file"] == "wütend.wav"
+
+
+def test_bars_hide_when_quiet_and_choose_by_the_terminal_otherwise() -> None:
+    assert hide_bar(Options(quiet=True)) is True
+    assert hide_bar(Options()) is None
+
+
+# A shipped command, where a library's own error has to become a sentence.
+
+
+def test_a_bad_value_is_an_error_of_the_command(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert demo.main([str(tmp_path), "--seed", "-1"]) == 1
+    assert "error: seed -1 is negative" in capsys.readouterr().err
+
+
+def test_a_file_that_can_not_be_written_is_an_error_of_the_command(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "Actor_01" / "03-01-01-01-01-01-01.ogg").mkdir(parents=True)
+    assert demo.main([str(tmp_path)]) == 1
+    assert "03-01-01-01-01-01-01.ogg" in capsys.readouterr().err
