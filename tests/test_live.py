@@ -1,0 +1,734 @@
+"""Live classification: windows, screen, files, and a real audio stack in a pseudo-terminal.
+
+The stack is PulseAudio as a user's daemon with a virtual sink. What `paplay` plays into it is what
+PortAudio's input hears: through ALSA's pulse plugin, which gives any rate, or through JACK at
+48 kHz and nothing else. Debian: libportaudio2 pulseaudio pulseaudio-utils libasound2-plugins
+jackd2 pulseaudio-module-jack.
+"""
+
+import contextlib
+import ctypes.util
+import fcntl
+import io
+import json
+import os
+import re
+import select
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+import tempfile
+import termios
+import threading
+import time
+import tracemalloc
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from scipy.signal import correlate
+
+from ser_embed import extract, train
+from ser_embed.audio import load_audio, resample
+from ser_embed.errors import DeviceError
+from ser_embed.live import listen, main
+from ser_embed.microphone import InputDevice, Microphone, Windows, find_devices, pick_device
+from ser_embed.predict import Classifier, Prediction
+from ser_embed.screen import Heard, Screen, Session, draw_bars, draw_frame, draw_line, draw_summary
+
+CLASSES = ("positive", "neutral", "negative")
+SINK = "ser_sink"
+JACK_SINK = "PulseAudio JACK Sink"  # by this name JACK and PortAudio know it
+NO_DEVICE = "pcm.nothing { type hw card 99 }\n"  # of an empty configuration PortAudio aborts
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Leave a core to the audio: torch's threads wait for each other on a busy machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+# --- windows -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("rate", "seconds", "hop"), [(16_000, 3.0, 0.5), (44_100, 0.3, 0.07), (8_000, 0.1, 0.25)]
+)
+def test_windows_are_the_streams_own_slices(rate: int, seconds: float, hop: float) -> None:
+    rng = np.random.default_rng(1)
+    stream = rng.standard_normal(int(rate * (seconds + 5 * hop))).astype(np.float32)
+    windows, taken, at = Windows(rate, seconds, hop), [], 0
+    while at < len(stream):
+        n = int(rng.integers(1, windows.hop))
+        windows.push(stream[at : at + n])
+        at += n
+        taken += filter(None, [windows.take()])
+    assert [round(window.start / hop) for window in taken] == list(range(6))
+    for k, window in enumerate(taken):
+        start = k * round(hop * rate)
+        np.testing.assert_array_equal(window.samples, stream[start : start + round(seconds * rate)])
+    assert (windows.taken, windows.dropped) == (6, 0)
+
+
+def test_a_late_reader_gets_the_newest_window_and_memory_stays() -> None:
+    windows = Windows(16_000, 3.0, 0.5)
+    block = np.ones(1600, dtype=np.float32)
+    tracemalloc.start()
+    for k in range(6000):  # ten minutes
+        windows.push(block * k)
+        if k % 1000 == 999:
+            window = windows.take()
+            assert window is not None
+            assert window.start == pytest.approx((k + 1) / 10 - 3.0)  # it ends now
+            assert window.samples[-1] == k
+            assert window.samples[0] == k - 29
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert windows.taken + windows.dropped == (600 - 3) * 2 + 1
+    assert windows.taken == 6
+    assert peak < 2e6, "3.5 s of float32 are 0.22 MB; ten minutes would be 38 MB"
+    assert windows.take() is None
+    assert len(windows.newest(60.0)) == 3.5 * 16_000
+
+
+def test_a_block_longer_than_the_ring_leaves_its_end() -> None:
+    windows = Windows(1000, 1.0, 0.1)
+    windows.push(np.arange(5000, dtype=np.float32))
+    window = windows.take()
+    assert window is not None
+    assert window.samples.tolist() == list(range(4000, 5000))
+    assert windows.dropped == 40
+
+
+def test_channels_are_averaged_and_a_reader_can_wait() -> None:
+    windows = Windows(1000, 0.2, 0.1)
+    threading.Timer(
+        0.1, lambda: windows.push(np.stack([np.ones(200), np.zeros(200)], axis=1))
+    ).start()
+    started = time.monotonic()
+    assert windows.take(0.01) is None
+    window = windows.take(10.0)
+    assert window is not None
+    assert time.monotonic() - started < 5
+    assert set(window.samples.tolist()) == {0.5}
+
+
+# --- devices -----------------------------------------------------------------------------------
+
+
+def test_a_device_is_picked_by_index_name_or_default() -> None:
+    devices = [
+        InputDevice(2, "HDA Intel: ALC295 (hw:0,0)", "ALSA", 2, 44_100, False),
+        InputDevice(5, "USB Mic", "ALSA", 1, 48_000, True),
+        InputDevice(7, "USB Mic 2", "JACK", 1, 48_000, False),
+    ]
+    assert pick_device(devices).index == 5
+    assert pick_device(devices[:1]).index == 2, "no default: the first"
+    assert pick_device(devices, "2").index == 2, "an index comes before a part of a name"
+    assert pick_device(devices, "alc295").index == 2
+    assert pick_device(devices, "usb mic").index == 5, "a whole name comes before a part"
+    assert pick_device(devices, "jack").index == 7
+    with pytest.raises(DeviceError, match=r"(?s)several inputs fit.*USB Mic .*USB Mic 2"):
+        pick_device(devices, "usb")
+    with pytest.raises(DeviceError, match=r"(?s)no such input.*--file.*ALC295"):
+        pick_device(devices, "webcam")
+
+
+# --- what is drawn -----------------------------------------------------------------------------
+
+
+def plain(line: str) -> str:
+    return re.sub(r"\x1b\[[0-9;]*m", "", line)
+
+
+def session_of(*shares: float, classes: tuple[str, ...] = CLASSES, peak: float = 0.1) -> Session:
+    probabilities = dict(zip(classes, shares, strict=True))
+    session = Session(classes, seconds=75.2, peak=peak, dropped=4, overflows=2)
+    best = max(probabilities, key=lambda name: probabilities[name])
+    session.add(Heard(72.0, 75.0, Prediction(best, probabilities)))
+    return session
+
+
+@pytest.mark.parametrize("width", [20, 40, 80, 120])
+def test_a_frame_fits_its_terminal(width: int) -> None:
+    session = session_of(0.713, 0.2, 0.087)
+    frame = draw_frame(session, width, colour=True)
+    assert [plain(line) for line in frame] == draw_frame(session, width)
+    text = "\n".join(map(plain, frame))
+    assert max(len(plain(line)) for line in frame) < width
+    for shown in ("-20 dB", "71.3%", "20.0%", "8.7%", "windows 1", "dropped 4", "overflows 2"):
+        assert shown in text
+    rows = [plain(line) for line in frame[:4]]
+    assert len({len(row) for row in rows}) == 1, "the columns stand under each other"
+    bars = [row.count("█") for row in rows]
+    assert bars[1] >= bars[2] >= bars[3]
+    assert bars[1] > bars[3]
+    for line in draw_summary(session, width):
+        assert len(line) < width
+
+
+def test_bars_are_proportional() -> None:
+    bars = [line.split()[1] for line in draw_bars({"a": 1.0, "b": 0.5, "c": 0.25}, 80)]
+    assert [len(bar) for bar in bars] == [69, 35, 18]  # 80 columns less one, name, value, blanks
+    assert bars[1] == "█" * 34 + "▌"
+    assert "█" not in draw_bars({"a": 0.0})[0]
+
+
+@pytest.mark.parametrize("height", [8, 24])
+def test_a_frame_of_many_classes_fits_its_terminals_height(height: int) -> None:
+    classes = tuple(f"emotion{n}" for n in range(21))
+    shares = np.linspace(0.001, 0.2, 21)
+    frame = draw_frame(session_of(*shares, classes=classes), 80, height)
+    assert len(frame) < height
+    assert any(line.startswith("emotion20 ") for line in frame)
+    names = [line.split()[0] for line in frame if line.startswith("emotion")]
+    assert names == list(classes[-len(names) :]), "the most probable, in the classes' order"
+
+
+def test_wide_characters_count_two_columns() -> None:
+    frame = draw_frame(session_of(0.6, 0.4, classes=("中性", "高兴的")), 40)
+    assert frame[1].startswith("中性   █")
+    assert frame[2].startswith("高兴的 █")
+
+
+@pytest.mark.parametrize(
+    ("peak", "shown", "code"),
+    [(0.0, "silent", 32), (0.01, "-40 dB", 32), (0.7, "-3 dB", 33), (1.0, "0 dB", 31)],
+)
+def test_the_meter_shows_the_level(peak: float, shown: str, code: int) -> None:
+    meter = draw_frame(session_of(0.5, 0.3, 0.2, peak=peak), colour=True)[0]
+    assert plain(meter).endswith(shown)
+    assert f"\x1b[{code}m" in meter
+
+
+def test_before_the_first_window_and_without_a_signal() -> None:
+    session = Session(CLASSES, seconds=1.0)
+    assert "listening" in draw_frame(session)[-1]
+    assert draw_summary(session) == ["heard 0:01 · windows 0 · dropped 0 · overflows 0"]
+    session.add(Heard(0.0, 3.0, None))
+    assert "no signal" in draw_frame(session)[-1]
+    assert draw_line(Heard(0.0, 3.0, None)) == "   0.0 -    3.0 s   no signal"
+    assert session.means() == {}
+
+
+def test_an_ascii_terminal_gets_ascii() -> None:
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    Screen(stream).print(draw_bars({"ärger": 0.75}))
+    assert re.fullmatch(rb"\?rger #{45,49} +75.0%\n", stream.buffer.getvalue())  # type: ignore
+
+
+# --- files -------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Train a small head on a part of the demo corpus."""
+    folder = tmp_path_factory.mktemp("live")
+    common = ["--features-dir", str(folder / "features"), "--quiet"]
+    stage1 = ["--corpus", "demo", "--limit", "64", "--backend", "torch", "--workers", "0"]
+    stage2 = f"--split random --epochs 30 --lr 0.002 --runs-dir {folder / 'runs'}".split()
+    assert extract.main([*common, *stage1]) == 0
+    assert train.main([*common, *stage2]) == 0
+    return folder / "runs"
+
+
+@pytest.fixture(scope="module")
+def classifier(runs: Path) -> Classifier:
+    return Classifier.load(None, runs)
+
+
+@pytest.fixture(scope="module")
+def clips() -> list[Path]:
+    return sorted((Path(__file__).parent.parent / "artifacts/demo").rglob("*.ogg"))
+
+
+def live_json(capsys: pytest.CaptureFixture[str], *args: object, status: int = 0) -> Any:
+    assert main([*map(str, args), "--json", "--quiet"]) == status
+    return json.loads(capsys.readouterr().out)
+
+
+def test_a_file_gives_the_windows_that_a_microphone_would(
+    clips: list[Path],
+    classifier: Classifier,
+    runs: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    speech = np.concatenate([load_audio(clip) for clip in clips[:2]])
+    soundfile.write(tmp_path / "speech.wav", speech, 16_000, subtype="FLOAT")
+    args = ["--file", str(tmp_path / "speech.wav"), "--runs-dir", str(runs), "--hop", "0.4"]
+    result = live_json(capsys, *args)
+    assert result["run"] == str(classifier.run)
+    caplog.set_level("INFO")
+    assert main(args) == 0
+    shown = capsys.readouterr().out
+    assert "SYNTHETIC" in caplog.text, "what the classifier was trained on is said"
+    starts = np.arange(0, len(speech) - 48_000 + 1, 6400)
+    assert [window["start"] for window in result["windows"]] == pytest.approx(starts / 16_000)
+    for start, window in zip(starts, result["windows"], strict=True):
+        direct = classifier.classify(speech[start : start + 48_000])
+        assert window["probabilities"] == pytest.approx(direct.probabilities, abs=1e-5)
+        assert window["label"] == direct.label
+        assert window["end"] == pytest.approx(start / 16_000 + 3.0)
+        assert f"{start / 16_000:6.1f} - {start / 16_000 + 3:6.1f} s   {direct.label}" in shown
+
+
+def test_a_short_file_is_filled_as_in_training(
+    clips: list[Path], classifier: Classifier, runs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clip = next(clip for clip in clips if len(load_audio(clip)) < 48_000)
+    windows = live_json(capsys, "--file", clip, "--runs-dir", runs)["windows"]
+    assert len(windows) == 1
+    assert windows[0]["end"] == pytest.approx(len(load_audio(clip)) / 16_000, abs=1e-3)
+    expected = classifier.classify_file(clip)
+    assert windows[0]["probabilities"] == pytest.approx(expected.probabilities, abs=1e-5)
+
+
+def test_once_with_a_file_takes_its_first_part(
+    classifier: Classifier, runs: Path, capsys: pytest.CaptureFixture[str], shared: Path
+) -> None:
+    clip = next((shared / "corpora/originals/ravdess").rglob("*.wav"))  # 48 kHz, over 3 s
+    windows = live_json(capsys, "--once", "--file", clip, "--runs-dir", runs)["windows"]
+    assert [(window["start"], window["end"]) for window in windows] == [(0.0, 3.0)]
+    expected = classifier.classify_file(clip).probabilities
+    assert windows[0]["probabilities"] == pytest.approx(expected, abs=1e-5)
+
+
+def test_silence_within_a_file_is_no_emotion(
+    runs: Path, write_tone: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tone = load_audio(write_tone(tmp_path / "tone.wav", seconds=0.6))
+    soundfile.write(tmp_path / "late.wav", np.concatenate([np.zeros(48_000), tone]), 16_000)
+    windows = live_json(capsys, "--file", tmp_path / "late.wav", "--runs-dir", runs)["windows"]
+    assert [window["label"] is None for window in windows] == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("args", "named"),
+    [
+        (["--file", "missing.wav"], "missing.wav"),
+        (["--file", "setup.cfg"], "is it really audio"),
+        (["--hop", "0"], "--hop 0"),
+        (["--hop", "nan"], "--hop nan"),
+        (["--file", "{clip}", "--run", "missing"], "missing: no trained head"),
+    ],
+)
+def test_bad_input_is_named(
+    args: list[str], named: str, clips: list[Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    args = [arg.format(clip=clips[0]) for arg in args]
+    assert named in live_json(capsys, *args, status=1)["error"]
+
+
+# --- a real audio stack ------------------------------------------------------------------------
+
+
+class Stack:
+    """PulseAudio, and JACK if asked for, as a user's daemons, ended by their own process ids."""
+
+    def __init__(self, folder: Path, jack: bool) -> None:
+        (folder / "run").mkdir(mode=0o700)
+        (folder / "asound.conf").write_text(
+            f'pcm.!default {{ type pulse device "{SINK}.monitor" hint {{ show on }} }}\n'
+        )
+        self.folder = folder
+        self.started: list[subprocess.Popen[bytes]] = []
+        self.env = {
+            "HOME": str(folder),
+            "XDG_RUNTIME_DIR": str(folder / "run"),
+            "PULSE_RUNTIME_PATH": str(folder / "run/pulse"),
+            "ALSA_CONFIG_PATH": str(folder / "asound.conf"),
+            "JACK_DEFAULT_SERVER": folder.name,
+            "JACK_NO_START_SERVER": "1",
+            "JACK_NO_AUDIO_RESERVATION": "1",
+        }
+        options = ["--daemonize=no", "--exit-idle-time=-1", "--disable-shm=yes", "-n"]
+        sink = f"module-null-sink sink_name={SINK} rate=48000"
+        modules = ["-L", "module-native-protocol-unix", "-L", sink]
+        if jack:
+            server = ["--no-realtime", "--name", folder.name, "--timeout", "5000"]
+            self.start("jackd", *server, *["-d", "dummy", "-r", "48000", "-p", "2048"])
+        self.pulse = self.start("pulseaudio", *options, *modules)
+        self._until_done("pactl", "info")
+        if jack:
+            names = [f"sink_name={SINK}_jack", f"server_name={folder.name}"]
+            self._until_done("pactl", "load-module", "module-jack-sink", "connect=no", *names)
+
+    def start(self, *command: str) -> "subprocess.Popen[bytes]":
+        """Start a program that is ended with the stack."""
+        with (self.folder / "log").open("ab") as log:
+            self.started.append(
+                subprocess.Popen(command, env={**os.environ, **self.env}, stdout=log, stderr=log)
+            )
+        return self.started[-1]
+
+    def _until_done(self, *command: str) -> None:
+        """Run a command again and again until it succeeds: the daemons need their time."""
+        until = time.monotonic() + 20
+        while self.start(*command).wait() != 0:
+            if time.monotonic() > until:
+                log = (self.folder / "log").read_text(errors="replace")
+                self.close()
+                pytest.fail(f"{command} doesn't succeed:\n{log}")
+            time.sleep(0.2)
+
+    @contextlib.contextmanager
+    def playing(self, path: Path, jack: bool) -> Iterator[None]:
+        """Play a file into one of the sinks meanwhile."""
+        process = self.start("paplay", "--device", f"{SINK}_jack" if jack else SINK, str(path))
+        yield
+        process.terminate()
+
+    def close(self) -> None:
+        for process in reversed(self.started):
+            if process.poll() is None:
+                process.terminate()
+                try:
+                    process.wait(5)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    process.wait()
+
+
+def missing(jack: bool) -> str:
+    """Return what the stack lacks on this machine, "" if nothing."""
+    if ctypes.util.find_library("portaudio") is None:
+        return "PortAudio is missing (libportaudio2)"
+    for program in ["pulseaudio", "pactl", "paplay", *(["jackd"] if jack else [])]:
+        if shutil.which(program) is None:
+            return f"the program {program} is missing"
+    plugins = {"alsa-lib/*_pcm_pulse.so": "libasound2-plugins"}
+    if jack:
+        plugins["pulse-*/modules/module-jack-sink.so"] = "pulseaudio-module-jack"
+    for plugin, package in plugins.items():
+        if not any(any(Path("/usr/lib").glob(folder + plugin)) for folder in ("", "*/")):
+            return f"{plugin} is missing ({package})"
+    return ""
+
+
+@contextlib.contextmanager
+def started_stack(jack: bool) -> Iterator[Stack]:
+    # A socket's path has 108 bytes at most: pytest's own folders can be too deep.
+    folder = Path(tempfile.mkdtemp(prefix="ser-"))
+    stack = Stack(folder, jack)
+    try:
+        yield stack
+    finally:
+        stack.close()
+        shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="module")
+def stack() -> Iterator[Stack]:
+    """The stack, and PortAudio of this process started anew upon it."""
+    if missing(jack=False):
+        pytest.skip(missing(jack=False))
+    import sounddevice
+
+    with started_stack(jack=not missing(jack=True)) as stack, pytest.MonkeyPatch.context() as patch:
+        for name, value in stack.env.items():
+            if name != "HOME":
+                patch.setenv(name, value)
+        sounddevice._terminate()
+        sounddevice._initialize()
+        yield stack
+        sounddevice._terminate()  # before its servers end
+    sounddevice._initialize()
+
+
+@pytest.fixture
+def jack(stack: Stack) -> Stack:
+    """The stack with an input, not the default, that is 48 kHz only."""
+    if missing(jack=True):
+        pytest.skip(missing(jack=True))
+    return stack
+
+
+@pytest.fixture(scope="module")
+def steady(
+    clips: list[Path], classifier: Classifier, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, Prediction]:
+    """A minute of one syllable again and again, and what it is at any phase of a window."""
+    best, kept = 0.0, None
+    for clip in clips[:: len(clips) // 8]:
+        samples = load_audio(clip)
+        loudest = int(np.abs(samples[: len(samples) - 3200]).argmax())
+        syllable = samples[max(0, loudest - 1600) : loudest + 1600]
+        tiled = np.tile(syllable / np.abs(syllable).max() * 0.8, 300)
+        told = [classifier.classify(tiled[p : p + 48_000]) for p in (0, 1000, 2000)]
+        confidence = min(prediction.confidence for prediction in told)
+        if len({prediction.label for prediction in told}) == 1 and confidence > best:
+            best, kept = confidence, (tiled, told[0])
+    assert kept is not None
+    path = tmp_path_factory.mktemp("steady") / "steady.wav"
+    soundfile.write(path, kept[0], 16_000)
+    return path, kept[1]
+
+
+@pytest.fixture(params=["default", JACK_SINK])
+def device(request: pytest.FixtureRequest, stack: Stack, steady: Any) -> Iterator[InputDevice]:
+    """An input that hears the syllable meanwhile."""
+    if request.param == JACK_SINK and missing(jack=True):
+        pytest.skip(missing(jack=True))
+    with stack.playing(steady[0], request.param == JACK_SINK):
+        yield pick_device(find_devices(), request.param)
+
+
+def test_a_microphone_hears_what_is_played(
+    device: InputDevice, steady: tuple[Path, Prediction]
+) -> None:
+    with Microphone(device, 1.0, 0.5) as microphone:
+        first, second = microphone.windows.take(20.0), microphone.windows.take(20.0)
+    rate = microphone.windows.rate
+    assert rate == (16_000 if device.default else 48_000)
+    assert first is not None
+    assert second is not None
+    assert (first.start, second.start) == (0.0, 0.5)
+    assert len(second.samples) == rate
+    heard, played = resample(second.samples, rate), load_audio(steady[0])[:32_000]
+    agreement = correlate(played, heard, "valid", "fft").max()
+    assert agreement / (np.linalg.norm(heard) * np.linalg.norm(played[:16_000])) > 0.9
+
+
+def test_once_prints_what_is_heard(
+    device: InputDevice,
+    steady: tuple[Path, Prediction],
+    runs: Path,
+    capfd: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("INFO")
+    assert main(["--once", "--device", device.name, "--runs-dir", str(runs)]) == 0
+    told = capfd.readouterr()
+    shown = {line.split()[0]: float(line.split()[-1][:-1]) for line in told.out.splitlines()}
+    expected = steady[1]
+    assert max(shown, key=lambda name: shown[name]) == expected.label
+    assert shown == pytest.approx({k: 100 * p for k, p in expected.probabilities.items()}, abs=20)
+    assert ("it refuses 16000 Hz" in caplog.text) == (not device.default)
+    assert "Expression" not in told.err, "PortAudio's own remarks are kept out"
+
+
+def test_devices_are_listed_and_an_unknown_one_is_refused(
+    stack: Stack, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--list-devices"]) == 0
+    table = capsys.readouterr().out
+    assert re.search(r"(?m)^\* +\d+  default \(ALSA\), \d+ channels, \d+ Hz$", table)
+    devices = live_json(capsys, "--list-devices")["devices"]
+    assert "default" in {device["name"] for device in devices}
+    assert len(devices) == len(table.splitlines())
+    error = live_json(capsys, "--device", "webcam", status=1)["error"]
+    assert "--device webcam: no such input" in error
+    assert "  default (ALSA)" in error
+
+
+class Slow:
+    """A classifier that takes 1.3 s, notes how much had been heard before, and stops after four."""
+
+    def __init__(self, classifier: Classifier, windows: Windows, stop: threading.Event) -> None:
+        self.classifier, self.windows, self.stop = classifier, windows, stop
+        self.began: list[float] = []
+
+    def classify(self, samples: np.ndarray, rate: int) -> Prediction:
+        self.began.append(self.windows.pushed / rate)
+        if len(self.began) == 4:
+            self.stop.set()
+        time.sleep(1.3)
+        return self.classifier.classify(samples, rate)
+
+
+class Kept(Screen):
+    """A screen that keeps the windows' ends."""
+
+    ends: list[float]
+
+    def update(self, session: Session, heard: Heard | None) -> None:
+        self.ends += [heard.end] if heard else []
+
+
+def test_a_slow_classifier_drops_windows_and_gets_the_newest(
+    stack: Stack, steady: tuple[Path, Prediction], classifier: Classifier
+) -> None:
+    session, stop, screen = Session(classifier.classes), threading.Event(), Kept(io.StringIO())
+    screen.ends = []
+    with (
+        stack.playing(steady[0], jack=False),
+        Microphone(pick_device(find_devices(), "default"), 1.0, 0.25) as microphone,
+    ):
+        slow: Any = Slow(classifier, microphone.windows, stop)
+        listen(microphone, slow, session, screen, stop)
+    assert len(screen.ends) == len(slow.began) == 4
+    assert session.dropped >= 3 * 4
+    for end, began in zip(screen.ends, slow.began, strict=True):
+        assert began - end < 0.25 + 0.5, "the newest complete window is at most a hop old"
+    assert len(microphone.windows.newest(3600)) == 1.25 * 16_000
+    assert session.seconds > 4
+
+
+# --- in a terminal -----------------------------------------------------------------------------
+
+CONTROL = """
+import fcntl, os, sys, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
+"""
+
+
+class Terminal:
+    """A program in a pseudo-terminal, and the screen that its output makes."""
+
+    def __init__(self, args: list[object], env: dict[str, str], columns: int) -> None:
+        self.master, slave = os.openpty()
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+        unset = {"COLUMNS", "LINES", "NO_COLOR"}
+        clean = {name: value for name, value in os.environ.items() if name not in unset}
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", CONTROL, *map(str, args)],
+            cwd=Path(__file__).parent.parent,
+            env={**clean, "TERM": "xterm-256color", "PYTHONIOENCODING": "utf-8", **env},
+            stdin=slave,
+            stdout=slave,
+            stderr=slave,
+            start_new_session=True,
+        )
+        os.close(slave)
+        self.raw = b""
+
+    @property
+    def text(self) -> str:
+        return self.raw.decode(errors="ignore")
+
+    def read_until(self, pattern: str, timeout: float = 60.0) -> None:
+        """Read on until the pattern comes after what was there before."""
+        start, until = len(self.text), time.monotonic() + timeout
+        while not re.search(pattern, self.text[start:]):
+            assert time.monotonic() < until, f"no {pattern!r} in:\n{self.text[-3000:]}"
+            if select.select([self.master], [], [], 0.2)[0]:
+                try:
+                    self.raw += os.read(self.master, 65536)
+                except OSError:  # the program has ended and the terminal is gone
+                    assert re.search(pattern, self.text[start:]), self.text[-3000:]
+
+    def press(self, keys: bytes) -> None:
+        os.write(self.master, keys)
+
+    def close(self) -> int:
+        """Read the rest and return the exit status."""
+        with contextlib.suppress(OSError):
+            while select.select([self.master], [], [], 20)[0] and (
+                more := os.read(self.master, 65536)
+            ):
+                self.raw += more
+        os.close(self.master)
+        return self.process.wait(20)
+
+    def screen(self) -> list[str]:
+        """Return what stands on the screen, without its height."""
+        rows, row, column = [""], 0, 0
+        for token in re.findall(r"\x1b\[[0-9;?]*[A-Za-z]|[\s\S]", self.text):
+            if token == "\r":
+                column = 0
+            elif token == "\n":
+                row += 1
+                rows += [""] * (row + 1 - len(rows))
+            elif token.endswith("F") and token[0] == "\x1b":
+                row, column = max(0, row - int(token[2:-1])), 0
+            elif token == "\x1b[K":
+                rows[row] = rows[row][:column]
+            elif token == "\x1b[J":
+                rows[row:] = [rows[row][:column]]
+            elif token[0] == "\x1b":
+                assert token[-1] == "m", f"an escape this screen doesn't know: {token!r}"
+            else:
+                rows[row] = rows[row][:column].ljust(column) + token + rows[row][column + 1 :]
+                column += 1
+        return [line.rstrip() for line in rows]
+
+
+def test_in_a_terminal(stack: Stack, steady: tuple[Path, Prediction], runs: Path) -> None:
+    path, expected = steady
+    terminal = Terminal(["Main.py", "--runs-dir", runs], stack.env, columns=40)
+    try:
+        terminal.read_until(r"· 0:0[1-9]")
+        with stack.playing(path, jack=False):
+            terminal.read_until(r"windows [6-9]\b")
+        frame = terminal.screen()
+        terminal.press(b"\x03\x03")  # the second does no harm
+    finally:
+        status = terminal.close()
+    assert status == 0, terminal.text[-3000:]
+
+    frame = frame[[line[:5] for line in frame].index("level") :]
+    assert [line.split()[0] for line in frame[:-3]] == ["level", *expected.probabilities]
+    assert max(map(len, frame)) < 40
+    assert frame[-1] == "", "one frame, drawn in place"
+    assert "silent" in terminal.text
+    assert max(map(int, re.findall(r"(-?\d+) dB", terminal.text))) > -10, "the meter moves"
+
+    ended = terminal.screen()
+    assert "^C" not in terminal.screen()
+    assert not any(line.startswith("level") for line in ended), "the summary takes its place"
+    assert re.search(r"heard 0:\d\d · windows \d", "\n".join(ended))
+    means = [line.split()[0] for line in ended if line.endswith("%")]
+    assert means == list(expected.probabilities)
+    assert re.search(rf"most probable in: {expected.label} \d", "\n".join(ended))
+
+
+def test_lost_samples_are_counted_and_a_lost_device_is_reported(
+    runs: Path, steady: tuple[Path, Prediction]
+) -> None:
+    if missing(jack=True):
+        pytest.skip(missing(jack=True))
+    with started_stack(jack=True) as stack:
+        args = ["Main.py", "--device", JACK_SINK, "--runs-dir", runs]
+        terminal = Terminal(args, stack.env, columns=80)
+        try:
+            terminal.read_until(r"· 0:0[1-9]")
+            os.kill(terminal.process.pid, signal.SIGSTOP)  # JACK goes on without it
+            time.sleep(1.0)
+            os.kill(terminal.process.pid, signal.SIGCONT)
+            terminal.read_until(r"overflows [1-9]")
+            stack.pulse.terminate()
+            stack.started[0].kill()
+        finally:
+            status = terminal.close()
+    assert status == 1
+    assert "has delivered no audio for 5 s" in terminal.text
+    assert "Expression" not in terminal.text
+
+
+# --- no microphone -----------------------------------------------------------------------------
+
+
+def test_no_device_is_a_clear_error(run: Callable[..., Any], tmp_path: Path) -> None:
+    if ctypes.util.find_library("portaudio") is None:
+        pytest.skip("PortAudio is missing (libportaudio2)")
+    (tmp_path / "asound.conf").write_text(NO_DEVICE)
+    env = {"ALSA_CONFIG_PATH": str(tmp_path / "asound.conf"), "JACK_NO_START_SERVER": "1"}
+    env |= {"JACK_DEFAULT_SERVER": "none"}
+    result = run("Main.py", "--json", env=env)
+    assert result.returncode == 1
+    assert "no microphone" in result.stderr
+    assert "--file" in json.loads(result.stdout)["error"]
+    assert "Traceback" not in result.stderr
+    assert "ALSA lib" not in result.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="LD_LIBRARY_PATH is Linux's")
+def test_no_portaudio_is_a_clear_error(run: Callable[..., Any], tmp_path: Path) -> None:
+    # Where PortAudio is installed, a file of its name that is no library goes before it.
+    (tmp_path / "libportaudio.so.2").write_text("no library")
+    result = run("Main.py", env={"LD_LIBRARY_PATH": str(tmp_path)})
+    assert result.returncode == 1
+    assert re.search(r"no microphone.*libportaudio2.*--file", result.stderr)
+    assert "Traceback" not in result.stderr
