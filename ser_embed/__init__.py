@@ -13,7 +13,7 @@ __version__ = "0.1.0"
 _HOME = {
     "Classifier": "predict",
     "CORPORA": "naming",
-    "ENCODERS": "encoder",
+    "ENCODERS": "checkpoints",
     "FeatureDataset": "store",
     "FeatureSettings": "features",
     "FeatureStore": "store",

@@ -6,6 +6,7 @@ features beyond rounding (fp32: 1e-4 relative).
 
 import importlib.util
 import platform
+import warnings
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -76,14 +77,16 @@ class OpenVINOBackend:
         import openvino
 
         # Two different lengths, so that tracing can't take the batch or the length for constant.
-        example: tuple[torch.Tensor, ...] = (torch.randn(2, 16_000),)
+        noise = torch.randn(2, 16_000, generator=torch.Generator().manual_seed(0))
+        example: tuple[torch.Tensor, ...] = (noise,)
         shapes: list[Any] = [openvino.PartialShape([-1, -1])]
         if masked:
             valid = torch.ones(2, 16_000, dtype=torch.bool)
             valid[1, 12_000:] = False
             example += (valid,)
             shapes *= 2
-        with torch.inference_mode():
+        with torch.inference_mode(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # tracing remarks on every branch that it freezes
             model = openvino.convert_model(self.network, example_input=example, input=shapes)
         return self.core.compile_model(model, "CPU", self.hints)
 

@@ -101,8 +101,8 @@ class LabelledClips:
     def digest(self) -> str:
         """SHA-256 of which clips, features and labels these are, in which order."""
         columns = ["corpus", "path", "sha256", "checksum", "label", "speaker"]
-        text = self.table[columns].to_csv(index=False)
-        return hashlib.sha256((text + self.settings.key).encode()).hexdigest()
+        text = self.table[columns].to_csv(index=False) + self.settings.key
+        return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def open_stores(files: Sequence[Path], folder: Path) -> list[FeatureStore]:
@@ -112,7 +112,7 @@ def open_stores(files: Sequence[Path], folder: Path) -> list[FeatureStore]:
         StoreError: There is none; they disagree in a setting (named); demo and real are mixed
             by name; or one can't be read.
     """
-    paths = list(files) or find_stores(folder)
+    paths = list(dict.fromkeys(files)) or find_stores(folder)
     if not paths:
         raise StoreError(
             f"no feature store in {folder}: make one with python -m ser_embed.extract, "

@@ -19,13 +19,13 @@ from ser_embed.data import LabelledClips, load_clips
 from ser_embed.errors import HeadError, StoreError
 from ser_embed.features import FeatureSettings
 from ser_embed.fit import log_probabilities
-from ser_embed.heads import load_head
+from ser_embed.heads import calibrated, load_head, read_card
 from ser_embed.labels import LabelScheme
-from ser_embed.predict import head_folders
+from ser_embed.predict import head_folders, settings_of
 from ser_embed.report import evaluate
+from ser_embed.runs import predictions_table, read_table
 from ser_embed.splits import Split, audit
 from ser_embed.store import FeatureStore, find_stores
-from ser_embed.train import calibrated, predictions_table
 
 __all__ = ["EvaluateConfig", "main", "score"]
 
@@ -58,7 +58,7 @@ def _matching(paths: list[Path], settings: FeatureSettings, corpora: set[str]) -
 
 
 def _load(config: EvaluateConfig, card: dict[str, Any]) -> LabelledClips:
-    settings = FeatureSettings(**card["features"])
+    settings = settings_of(card, config.run)
     told = card["labels"]
     scheme = LabelScheme(told["name"], tuple(card["classes"]), told["mapping"])
     own = set(card["corpora"])
@@ -66,7 +66,8 @@ def _load(config: EvaluateConfig, card: dict[str, Any]) -> LabelledClips:
     if not paths:
         raise StoreError(
             f"{config.features_dir}: none of the stores that {config.run} was trained on "
-            f"({', '.join(own)}, key {settings.key}) is there; extract them again or name stores"
+            f"({', '.join(sorted(own))}, key {settings.key}) is there; extract them again or name "
+            "stores"
         )
     stores = [FeatureStore(path) for path in paths]
     for store in stores:
@@ -103,20 +104,13 @@ class _Scored:
     leakage: dict[str, int]
 
 
-def _read_parts(folder: Path) -> pd.DataFrame:
-    try:
-        return pd.read_csv(folder / "clips.csv", keep_default_na=False)
-    except (OSError, ValueError) as error:
-        raise HeadError(f"{folder / 'clips.csv'}: can't be read ({error}); train again") from error
-
-
 def _own_test(folders: list[Path], clips: LabelledClips) -> _Scored:
     """Score the test part of each of a run's folds with that fold's head."""
     keys = ["corpus", "sha256", "path"]
     place = {key: row for row, key in enumerate(clips.table[keys].itertuples(False, None))}
     predictions, training, audits = [], [], []
     for folder in folders:
-        parts = _read_parts(folder)
+        parts = read_table(folder / "clips.csv")
         rows = np.array([place.get(key, -1) for key in parts[keys].itertuples(False, None)])
         if (rows < 0).any():
             raise StoreError(
@@ -127,8 +121,9 @@ def _own_test(folders: list[Path], clips: LabelledClips) -> _Scored:
         split = Split(folder.name, *(rows[part == name] for name in ("train", "val", "test")))
         probabilities, raw = _probabilities([folder], clips, split.test)
         table = predictions_table(clips.table.iloc[split.test], clips.classes, probabilities, raw)
-        predictions.append(table.assign(fold=folder.name))
-        training.append(parts[part != "test"].assign(fold=folder.name))
+        fold = read_card(folder).get("fold", folder.name)
+        predictions.append(table.assign(fold=fold))
+        training.append(parts[part != "test"].assign(fold=fold))
         audits.append(audit(split, clips.table))
     return _Scored(
         pd.concat(predictions, ignore_index=True),
@@ -142,7 +137,7 @@ def _all_clips(folders: list[Path], clips: LabelledClips) -> _Scored:
     rows = np.arange(len(clips.table))
     probabilities, raw = _probabilities(folders, clips, rows)
     predictions = predictions_table(clips.table, clips.classes, probabilities, raw)
-    parts = pd.concat([_read_parts(folder) for folder in folders], ignore_index=True)
+    parts = pd.concat([read_table(folder / "clips.csv") for folder in folders], ignore_index=True)
     training = parts[parts["part"] != "test"].drop_duplicates(["corpus", "path"])
     speakers = set(predictions["speaker"]) - {""}
     recordings = set(training["recording"]) - {""}
@@ -164,7 +159,8 @@ def score(config: EvaluateConfig) -> Outcome:
         SerEmbedError: No run or store, or stores of other settings, naming the field.
     """
     folders = head_folders(config.run)
-    _, card = load_head(folders[0])
+    cards = [read_card(folder) for folder in folders]
+    card = cards[0]
     clips = _load(config, card)
     if config.stores:
         scored = _all_clips(folders, clips)
@@ -184,12 +180,14 @@ def score(config: EvaluateConfig) -> Outcome:
         training=scored.training,
         leakage=scored.leakage,
         warnings=warnings,
+        seed=card["split"]["seed"],
     )
     out = config.out or config.run / f"evaluation-{names}"
     report.save(out, scored.predictions)
     if not config.json:
         report.show(out / "report.md")
-    epochs = card["training"]["epochs"]
+    epochs: Any = [one["training"]["epochs"] for one in cards]
+    epochs = epochs[0] if len(epochs) == 1 else epochs
     return Outcome({"run": str(config.run), "epochs": epochs, "test": report.scores})
 
 

@@ -6,6 +6,7 @@ added or changed, and it does only what is missing.
 """
 
 import logging
+import math
 import os
 import sys
 import time
@@ -214,6 +215,11 @@ class _Run:
                 self._take(self.utterances[item.index], item, batches)
             for batch in batches.rest():
                 self._encode(batch)
+        except KeyboardInterrupt:
+            self.writer.flush()
+            stored = f"{len(self.writer.known)} clips are stored"
+            print(f"\n{self.listing.corpus}: {stored}", file=sys.stderr)
+            raise
         finally:
             self.writer.flush()
 
@@ -241,8 +247,8 @@ class _Run:
         results = self.encoder.features(waveforms, self.config.norm, self.config.pool)
         for item, waveform, (features, extrema) in zip(batch, waveforms, results, strict=True):
             utterance = self.utterances[item.index]
-            if not np.isfinite(features).all():
-                self.faults.append((utterance.path, "the encoder's output is not finite"))
+            if fault := _unfit(features, self.config.dtype):
+                self.faults.append((utterance.path, fault))
                 continue
             row = row_of(utterance, self.listing.root, item.sha256, item.seconds)
             frames = self.encoder.n_frames(len(waveform))
@@ -264,6 +270,16 @@ class _Run:
             utterance = known.get(path) or Utterance(path, self.listing.corpus, "", "", "")
             failed.append(row_of(utterance, self.listing.root, "", 0.0, reason))
         return self.writer.finish([*self.rows, *failed], prune=self.config.prune)
+
+
+def _unfit(features: np.ndarray, dtype: str) -> str:
+    """Return why features can't be stored, or an empty string."""
+    if not np.isfinite(features).all():
+        return "the encoder's output is not finite"
+    with np.errstate(over="ignore"):
+        if not np.isfinite(features.astype(dtype)).all():
+            return f"the encoder's output is beyond {dtype}; store it with --dtype float32"
+    return ""
 
 
 def _unchanged(item: Any) -> Any:
@@ -369,10 +385,14 @@ def extract(config: ExtractConfig) -> Outcome:
 
 
 def _check(config: ExtractConfig) -> None:
-    if config.seconds < 0 or 0 < config.seconds < 0.025:
+    if config.seconds != 0 and not 0.025 <= config.seconds < math.inf:
         raise CorpusError(f"--seconds {config.seconds}: give 0 for whole clips, or 0.025 and more")
     if config.batch_size < 1:
         raise CorpusError(f"--batch-size {config.batch_size}: at least 1")
+    if config.workers < 0:
+        raise CorpusError(f"--workers {config.workers}: give 0 for none, or more")
+    if not 0 <= config.seed < 2**63:
+        raise CorpusError(f"--seed {config.seed}: from 0 to 2^63 - 1")
 
 
 def main(argv: list[str] | None = None) -> int:

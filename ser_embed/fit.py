@@ -111,7 +111,9 @@ def _device() -> torch.device:
 
 def _autocast(device: torch.device) -> torch.autocast:
     """bf16 where the processor multiplies it, else full precision."""
-    fast = device.type == "cuda" or torch.cpu._is_avx512_bf16_supported()
+    # torch has no public question for this.
+    has_bf16 = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    fast = device.type == "cuda" or has_bf16()
     return torch.autocast(device.type, torch.bfloat16, enabled=fast)
 
 
@@ -153,7 +155,7 @@ class _Fit:
         self.device = _device()
         self.head = head.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.features, self.split, self.settings = features, split, settings
-        self.labels = torch.as_tensor(labels, device=self.device)
+        self.labels = torch.tensor(labels, device=self.device)  # pandas gives it read-only
         self.weights = torch.as_tensor(weights, dtype=torch.float32, device=self.device)
         kind = torch.optim.AdamW if settings.optimizer == "adamw" else torch.optim.Adam
         self.optimizer = kind(head.parameters(), lr=settings.lr, weight_decay=settings.weight_decay)
@@ -192,6 +194,8 @@ class _Fit:
         val_loss = F.nll_loss(
             torch.from_numpy(log_probs), torch.from_numpy(truth), self.weights.cpu()
         )
+        if not np.isfinite([loss, float(val_loss)]).all():
+            raise SerEmbedError("the loss is not finite: try a smaller --lr")
         self.history.epoch.append(epoch)
         self.history.train_loss.append(loss)
         self.history.val_loss.append(float(val_loss))
@@ -220,10 +224,7 @@ class _Fit:
             self.optimizer.step()
             total += summed.detach()
             weight += mass
-        loss = float(total / weight)
-        if not np.isfinite(loss):
-            raise SerEmbedError("the training loss is not finite: try a smaller --lr")
-        return loss
+        return float(total / weight)
 
     def _keep(self) -> None:
         """Remember the weights if this epoch's are the ones to keep so far."""
@@ -249,17 +250,17 @@ class _Fit:
             with safe_open(path, framework="pt") as file:
                 history = json.loads(file.metadata()["history"])
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except (SafetensorError, KeyError, ValueError, OSError) as error:
+            self.history = History(**history)
+            self.head.load_state_dict(_under(tensors, "head."))
+            self.kept = _under(tensors, "kept.")
+            state: dict[int, dict[str, torch.Tensor]] = {}
+            for name, tensor in _under(tensors, "optimizer.").items():
+                number, key = name.split(".", 1)
+                state.setdefault(int(number), {})[key] = tensor
+            groups = self.optimizer.state_dict()["param_groups"]
+            self.optimizer.load_state_dict({"state": state, "param_groups": groups})
+        except (SafetensorError, KeyError, ValueError, TypeError, RuntimeError, OSError) as error:
             raise SerEmbedError(f"{path}: damaged ({error}); delete it to start again") from error
-        self.history = History(**history)
-        self.head.load_state_dict(_under(tensors, "head."))
-        self.kept = _under(tensors, "kept.")
-        state: dict[int, dict[str, torch.Tensor]] = {}
-        for name, tensor in _under(tensors, "optimizer.").items():
-            number, key = name.split(".", 1)
-            state.setdefault(int(number), {})[key] = tensor
-        groups = self.optimizer.state_dict()["param_groups"]
-        self.optimizer.load_state_dict({"state": state, "param_groups": groups})
 
 
 def _under(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:

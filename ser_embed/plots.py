@@ -100,7 +100,9 @@ def plot_history(history: Mapping[str, Sequence[float]], best: int, ax: Axes | N
     right.set_ylabel("UAR")
     ax.axvline(best, color=GREY, linestyle=":", linewidth=1)
     lines = [*ax.get_lines()[:2], *right.get_lines()]
-    ax.legend(lines, [str(line.get_label()) for line in lines], fontsize=8, loc="upper right")
+    # Below the axes: above or in them it would hide a curve sooner or later.
+    names = [str(line.get_label()) for line in lines]
+    ax.legend(lines, names, fontsize=8, ncol=3, loc="upper center", bbox_to_anchor=(0.5, -0.16))
     ax.set_title(f"Training (weights of epoch {best} kept)")
     return ax
 
@@ -109,7 +111,8 @@ def plot_groups(
     names: Sequence[str], uar: Sequence[float], overall: float, ax: Axes | None = None
 ) -> Axes:
     """Draw the recall of each group (speaker, corpus, ...) as bars around the overall UAR."""
-    ax = _axes(ax, 6.0, max(2.2, 0.24 * len(names) + 1.0))
+    # The renderer refuses more than 65,535 pixels, which 2,100 speakers would take.
+    ax = _axes(ax, 6.0, min(max(2.2, 0.24 * len(names) + 1.0), 100.0))
     places = np.arange(len(names))
     ax.barh(places, uar, color=BLUE)
     ax.axvline(overall, color=ORANGE, linestyle="--", linewidth=1, label=f"overall {overall:.3f}")

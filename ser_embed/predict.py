@@ -43,10 +43,9 @@ from ser_embed.command import (
 from ser_embed.encoder import Encoder, load_encoder
 from ser_embed.errors import AudioError, HeadError
 from ser_embed.features import FeatureSettings
-from ser_embed.heads import load_head
-from ser_embed.train import calibrated
+from ser_embed.heads import calibrated, load_head
 
-__all__ = ["Classifier", "Prediction", "find_run", "head_folders", "main"]
+__all__ = ["Classifier", "Prediction", "find_run", "head_folders", "main", "settings_of"]
 
 log = logging.getLogger(__name__)
 
@@ -98,7 +97,26 @@ def head_folders(run: Path) -> list[Path]:
     folders = sorted(path.parent for path in run.glob("*/card.json"))
     if not folders:
         raise HeadError(f"{run}: no trained head there (card.json is missing)")
+    if not (run / "result.json").is_file():
+        raise HeadError(
+            f"{run}: a cross-validation that was stopped after {len(folders)} folds; run the "
+            "same train command again, and it goes on"
+        )
     return folders
+
+
+def settings_of(card: dict[str, Any], run: Path) -> FeatureSettings:
+    """Return the settings of the features that a head takes.
+
+    Raises:
+        HeadError: The card doesn't say, or says what this version doesn't know.
+    """
+    try:
+        return FeatureSettings(**card["features"])
+    except (KeyError, TypeError) as error:
+        raise HeadError(
+            f"{run}: card.json doesn't say what features it takes ({error}); train again"
+        ) from error
 
 
 class Classifier:
@@ -118,7 +136,7 @@ class Classifier:
         self.run, self.heads, self.encoder = run, list(heads), encoder
         self.card = self.heads[0][1]
         self.classes: tuple[str, ...] = tuple(self.card["classes"])
-        self.settings = FeatureSettings(**self.card["features"])
+        self.settings = settings_of(self.card, run)
         self.seconds = self.settings.seconds
         self.about = _about(self.card, len(self.heads))
 
@@ -139,7 +157,7 @@ class Classifier:
         """
         folder = run or find_run(runs_dir)
         heads = [load_head(path) for path in head_folders(folder)]
-        settings = FeatureSettings(**heads[0][1]["features"])
+        settings = settings_of(heads[0][1], folder)
         encoder = load_encoder(
             settings.encoder,
             settings.layer,
@@ -166,7 +184,9 @@ class Classifier:
         Raises:
             AudioError: Under 25 ms, silent or not finite.
         """
-        mono = resample(to_mono(samples), rate)
+        mono = to_mono(samples)
+        if len(mono):  # the resampler takes no empty clip
+            mono = resample(mono, rate)
         if self.seconds:
             mono = mono[: n_samples(self.seconds)]
         if len(mono) < MIN_SAMPLES:

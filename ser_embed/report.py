@@ -167,7 +167,9 @@ class Report:
             names = list(groups)
             values = [groups[name]["uar"] for name in names]
             save_plot(plot_groups(names, values, self.uar), folder / f"by_{column}.png")
-        predictions.to_csv(folder / "predictions.csv", index=False, float_format="%.5f")
+        predictions.to_csv(
+            folder / "predictions.csv", index=False, float_format="%.5f", errors="surrogateescape"
+        )
         (folder / "report.md").write_text(self.to_markdown(), encoding="utf-8")
         text = json.dumps(asdict(self), indent=1, ensure_ascii=False)
         (folder / "report.json").write_text(text, encoding="utf-8")
@@ -312,6 +314,11 @@ def _leak_warnings(leakage: Mapping[str, int]) -> list[str]:
         warnings.append(
             f"{leakage['shared_speakers']} of {leakage['test_speakers']} test speakers were also "
             "trained on: the score is not what a new speaker would get."
+        )
+    if leakage.get("test_speakers") == 0:
+        warnings.append(
+            "The test clips' speakers are unknown, so they may have been trained on: the score is "
+            "not what a new speaker would get."
         )
     if leakage.get("duplicates"):
         warnings.append(f"{leakage['duplicates']} test clips are byte-identical to training clips.")

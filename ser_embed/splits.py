@@ -7,6 +7,7 @@ speaker on one side, and with the speaker the halves that a corpus cut from one 
 
 import csv
 import logging
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,19 +76,11 @@ def _speaker(clips: pd.DataFrame, seed: int) -> list[Split]:
     trained on. Of many random assignments the one whose parts differ least in their classes and
     genders is taken, since a corpus may have speakers with one emotion only (URDU).
     """
-    speakers = _need_speakers(clips, 2)
-    corpus_of = clips.groupby("speaker")["corpus"].first()
-    labels = pd.crosstab(clips["speaker"], clips["label"]).loc[speakers].to_numpy()
-    genders = pd.crosstab(clips["speaker"], clips["gender"]).loc[speakers].to_numpy()
+    _need_speakers(clips, 2)
     rng = np.random.default_rng(seed)
-    best, best_cost = None, np.inf
-    for _ in range(DRAWS):
-        parts = _draw(corpus_of.loc[speakers].to_numpy(), rng)
-        cost = sum(_imbalance(counts, parts) for counts in (labels, genders))
-        if cost < best_cost:
-            best, best_cost = parts, cost
-    assert best is not None
-    part_of = dict(zip(speakers, best, strict=True))
+    part_of: dict[str, int] = {}
+    for _, corpus in clips.groupby("corpus", sort=True):
+        part_of |= _assign(corpus, rng)
     part = clips["speaker"].map(part_of).to_numpy()
     train, val, test = (np.flatnonzero(part == number) for number in range(3))
     if not len(test):
@@ -100,26 +93,34 @@ def _speaker(clips: pd.DataFrame, seed: int) -> list[Split]:
     return [Split("speaker", train, val, test)]
 
 
-def _draw(corpora: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Assign speakers to 0 train, 1 val, 2 test at random, corpus by corpus."""
-    parts = np.zeros(len(corpora), dtype=int)
-    for corpus in dict.fromkeys(corpora):
-        members = rng.permutation(np.flatnonzero(corpora == corpus))
-        n_test = min(max(1, round(HELD_OUT * len(members))), len(members) - 1)
-        n_val = min(n_test, len(members) - n_test - 1)
-        parts[members[:n_test]] = 2
-        parts[members[n_test : n_test + n_val]] = 1
-    return parts
+def _assign(corpus: pd.DataFrame, rng: np.random.Generator) -> dict[str, int]:
+    """Give each speaker of one corpus its part: 0 train, 1 val, 2 test."""
+    labels = pd.crosstab(corpus["speaker"], corpus["label"])
+    genders = pd.crosstab(corpus["speaker"], corpus["gender"])
+    n = len(labels)
+    n_test = min(max(1, round(HELD_OUT * n)), n - 1)
+    n_val = min(n_test, n - n_test - 1)
+    sides = np.repeat([2, 1, 0], [n_test, n_val, n - n_test - n_val])
+    draws = [rng.permutation(sides) for _ in range(DRAWS)]
+    best = min(
+        draws,
+        key=lambda parts: sum(_imbalance(t.to_numpy(), parts) for t in (labels, genders)),
+    )
+    return dict(zip(labels.index, best.tolist(), strict=True))
 
 
 def _imbalance(counts: np.ndarray, parts: np.ndarray) -> float:
-    """Return how far the held-out parts' shares are from the whole's; a missing class costs 10."""
+    """Return how far the held-out parts are from the whole in shares and from their due in size.
+
+    A class that a part lacks costs 10.
+    """
     whole = counts.sum(0) / counts.sum()
     cost = 0.0
     for number in (1, 2):
         part = counts[parts == number].sum(0)
         if part.sum():
             cost += float(np.abs(part / part.sum() - whole).sum()) + 10 * int((part == 0).sum())
+            cost += abs(float(part.sum() / counts.sum()) - HELD_OUT)
     return cost + 10 * int((counts[parts == 0].sum(0) == 0).sum())
 
 
@@ -128,12 +129,22 @@ def _kfold(clips: pd.DataFrame, seed: int) -> list[Split]:
     n = len(_need_speakers(clips, 2))
     if n < K:
         log.info("only %d speakers: %d folds instead of %d", n, n, K)
-    folds = StratifiedGroupKFold(min(K, n), shuffle=True, random_state=seed)
-    groups = folds.split(clips, clips["label"], clips["speaker"])
     return [
         Split(f"fold {i}", *_validation(clips, rest, seed), test)
-        for i, (rest, test) in enumerate(groups, start=1)
+        for i, (rest, test) in enumerate(_by_speaker(clips, K, seed), start=1)
     ]
+
+
+def _by_speaker(part: pd.DataFrame, n: int, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Cut clips into up to n folds by speaker, alike in their classes: (rest, fold) positions."""
+    n = min(n, part["speaker"].nunique(), int(part["label"].value_counts().max()))
+    if n < 2:
+        return []
+    folds = StratifiedGroupKFold(n, shuffle=True, random_state=seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a class with fewer clips than folds: it may be so
+        found = list(folds.split(part, part["label"], part["speaker"]))
+    return [(rest, fold) for rest, fold in found if len(rest) and len(fold)]
 
 
 def _loso(clips: pd.DataFrame, seed: int) -> list[Split]:
@@ -177,12 +188,12 @@ def _folds(file: str, clips: pd.DataFrame, seed: int) -> list[Split]:
     path = Path(file)
     try:
         rows = list(csv.DictReader(path.read_text(encoding="utf-8-sig").splitlines()))
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise SplitError(f"{path}: can't be read ({error})") from error
     names = [name for name in (rows[0] if rows else {}) if name and name.startswith("fold")]
     if not names or "file" not in rows[0]:
         raise SplitError(f"{path}: needs the header file,...,fold_1[,fold_2...] and rows under it")
-    listed = {Path(row["file"]).name.lower(): row for row in rows}
+    listed = {Path(row["file"] or "").name.lower(): row for row in rows}
     found = [
         listed.get(Path(p).stem.lower()) or listed.get(Path(p).name.lower()) for p in clips["path"]
     ]
@@ -237,11 +248,15 @@ def _validation(clips: pd.DataFrame, rows: np.ndarray, seed: int) -> tuple[np.nd
     part = clips.iloc[rows]
     n_speakers = part["speaker"].nunique()
     if n_speakers >= 3 and (part["speaker"] != "").all():
-        folds = StratifiedGroupKFold(min(8, n_speakers), shuffle=True, random_state=seed)
-        candidates = list(folds.split(part, part["label"], part["speaker"]))
-        # Folds of few speakers can miss a class; take the one that misses least.
-        train, val = max(candidates, key=lambda fold: part["label"].iloc[fold[1]].nunique())
-        return rows[train], rows[val]
+        # Folds of few speakers can miss a class; take the one that misses least, in training
+        # above all.
+        labels = part["label"]
+        candidates = _by_speaker(part, 8, seed)
+        if candidates:
+            train, val = max(
+                candidates, key=lambda fold: tuple(labels.iloc[rows].nunique() for rows in fold)
+            )
+            return rows[train], rows[val]
     n = max(len(rows) // 8, part["label"].nunique())
     counts = part["label"].value_counts()
     if counts.min() < 2 or n >= len(rows) - part["label"].nunique():

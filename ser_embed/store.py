@@ -36,13 +36,12 @@ __all__ = ["FeatureDataset", "FeatureStore", "find_stores", "main", "store_path"
 
 STORED, FAILED_CLIP = "stored", "failed"
 
-_TEXT = h5py.string_dtype()
+_TEXT = "text"
 _COLUMNS = [
     ("path", _TEXT), ("corpus", _TEXT), ("speaker", _TEXT), ("gender", _TEXT), ("emotion", _TEXT),
     ("intensity", _TEXT), ("text_id", _TEXT), ("recording", _TEXT), ("part", _TEXT),
     ("seconds", "f8"), ("sha256", _TEXT), ("state", _TEXT), ("reason", _TEXT), ("checksum", "u4"),
 ]  # fmt: skip
-TABLE = np.dtype(_COLUMNS)
 
 
 @dataclass(frozen=True)
@@ -84,6 +83,33 @@ def find_stores(folder: Path) -> list[Path]:
     return sorted(folder.glob("*.h5"))
 
 
+def text_type(values: Iterable[str]) -> tuple[list[bytes], np.dtype]:
+    """Return texts as bytes, and the type of fixed length that holds them.
+
+    HDF5 keeps texts of variable length in a heap that has no checksum, and a single damaged byte
+    there can make it read for ever.
+    """
+    encoded = [value.encode("utf-8", "surrogateescape") for value in values]  # any file name
+    return encoded, h5py.string_dtype("utf-8", max(map(len, encoded), default=0) or 1)
+
+
+def _text(value: bytes) -> str:
+    return value.decode("utf-8", "surrogateescape")
+
+
+def table_of(rows: Sequence[ClipRow]) -> np.ndarray:
+    """Return rows as the structured array that a file holds."""
+    columns: dict[str, Any] = {name: [getattr(row, name) for row in rows] for name, _ in _COLUMNS}
+    types: dict[str, Any] = dict(_COLUMNS)
+    for name, kind in _COLUMNS:
+        if kind == _TEXT:
+            columns[name], types[name] = text_type(columns[name])
+    table = np.zeros(len(rows), dtype=list(types.items()))
+    for name, values in columns.items():
+        table[name] = values
+    return table
+
+
 def checksum(features: np.ndarray, extrema: np.ndarray) -> int:
     return zlib.crc32(extrema.tobytes(), zlib.crc32(features.tobytes()))
 
@@ -121,20 +147,26 @@ class FeatureStore:
 
     def _attributes(self) -> dict[str, Any]:
         try:
-            raw = dict(self.file.attrs)
-            if raw.get("format") != "ser_embed":
+            raw = {
+                name: _text(value) if isinstance(value, bytes) else value
+                for name, value in self.file.attrs.items()
+            }
+            if str(raw.get("format")) != "ser_embed":
                 raise StoreError(f"{self.path}: an HDF5 file, but not a feature store")
             if int(raw["schema"]) > SCHEMA:
                 raise StoreError(
                     f"{self.path}: written by a newer ser_embed (schema {raw['schema']}, this one "
                     f"reads up to {SCHEMA}); update ser_embed, or extract again"
                 )
+            for name in ("features", "frames", "clips"):
+                self.file[name]  # raises if it can't be opened
             return {
                 "settings": FeatureSettings(**json.loads(raw["settings"])),
                 "corpus": str(raw["corpus"]), "root": str(raw["root"]),
                 "trained": bool(raw["trained"]), "demo": bool(raw["demo"]),
             }  # fmt: skip
-        except (KeyError, ValueError, TypeError) as error:
+        except (KeyError, ValueError, TypeError, OSError, RuntimeError) as error:
+            self.close()
             raise self._damaged(error) from error
 
     def _damaged(self, error: Exception) -> StoreError:
@@ -158,12 +190,12 @@ class FeatureStore:
         if self._table is None:
             try:
                 raw = self.file["clips"][:]
-            except (KeyError, OSError, ValueError) as error:
+                columns = {name: raw[name] for name, _ in _COLUMNS}
+            except (KeyError, IndexError, OSError, ValueError, RuntimeError) as error:
                 raise self._damaged(error) from error
-            columns = {name: raw[name] for name in TABLE.names or ()}
             for name, kind in _COLUMNS:
-                if kind is _TEXT:
-                    columns[name] = np.array([v.decode() for v in columns[name]], dtype=object)
+                if kind == _TEXT:
+                    columns[name] = np.array([_text(v) for v in columns[name]], dtype=object)
             self._table = pd.DataFrame(columns)
         return self._table
 
@@ -180,7 +212,10 @@ class FeatureStore:
     @property
     def frames(self) -> np.ndarray:
         """How many frames of each clip are its own, int32 of shape (N,)."""
-        return self.file["frames"][:]
+        try:
+            return self.file["frames"][:]
+        except (OSError, RuntimeError) as error:
+            raise self._damaged(error) from error
 
     def __len__(self) -> int:
         """Number of clips, failed ones included."""
@@ -190,16 +225,22 @@ class FeatureStore:
         """Return the features of some clips, (n, ...) in the stored type, in the order asked."""
         source = self.file["features"]
         out = np.empty((len(indices), *source.shape[1:]), dtype=source.dtype)
-        for place, index in enumerate(indices):
-            source.read_direct(out, np.s_[int(index)], np.s_[place])
+        try:
+            for place, index in enumerate(indices):
+                source.read_direct(out, np.s_[int(index)], np.s_[place])
+        except (OSError, RuntimeError) as error:
+            raise self._damaged(error) from error
         return out
 
     def read_range(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
         """Return each frame's minimum and maximum of some clips, (n, ..., 2) float32."""
         if "range" not in self.file:
             raise StoreError(f"{self.path}: holds no range (pooled, or not normalised)")
-        source = self.file["range"]
-        return np.stack([source[int(i)] for i in indices])
+        try:
+            source = self.file["range"]
+            return np.stack([source[int(i)] for i in indices])
+        except (KeyError, OSError, RuntimeError) as error:
+            raise self._damaged(error) from error
 
     def close(self) -> None:
         """Close the file; it opens again when needed."""
@@ -262,6 +303,14 @@ def own_part(store: FeatureStore, index: int, frames: int) -> tuple[np.ndarray, 
     return features, extrema
 
 
+def _is_padded_with_zeros(store: FeatureStore, index: int, frames: int) -> bool:
+    if store.settings.pool != "none":
+        return True
+    names = [name for name in ("features", "range") if name in store.file]
+    padding = [store.file[name][index][..., frames:, :] for name in names]
+    return not any(np.ascontiguousarray(array).view(np.uint8).any() for array in padding)
+
+
 def digest(attributes: dict[str, Any], rows: Iterable[ClipRow], frames: np.ndarray) -> str:
     """Return the SHA-256 of everything in a file but the features, which have checksums."""
     told = {k: str(v) for k, v in sorted(attributes.items()) if k != "digest"}
@@ -274,17 +323,19 @@ def verify(path: Path) -> list[str]:
     try:
         with FeatureStore(path) as store:
             faults = []
-            told = digest(dict(store.file.attrs), store.rows, store.frames)
-            if told != store.file.attrs["digest"]:
+            attributes = dict(store.file.attrs)
+            told = digest(attributes, store.rows, store.frames)
+            if told.encode() != attributes["digest"]:
                 faults.append("the table or the settings are not what was written")
             frames = store.frames
             for index, row in enumerate(store.rows):
                 if row.state == STORED:
                     features, extrema = own_part(store, index, int(frames[index]))
-                    if checksum(features, extrema) != row.checksum:
+                    whole = checksum(features, extrema) == row.checksum
+                    if not whole or not _is_padded_with_zeros(store, index, int(frames[index])):
                         faults.append(f"{row.path}: the features are not what was written")
             return faults
-    except (StoreError, OSError, KeyError, ValueError, RuntimeError, UnicodeDecodeError) as error:
+    except Exception as error:  # a damaged file can raise anything
         return [f"can't be read whole: {error}"]
 
 

@@ -4,19 +4,14 @@
 writes `artifacts/runs/<name>/`: the head and its card, the history, the report, the plots.
 """
 
-import csv
-import hashlib
 import importlib.util
 import json
 import logging
 import os
-import platform
-import shlex
-import sys
+import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -25,10 +20,8 @@ import pandas as pd
 import tyro
 from tqdm import tqdm
 
-from ser_embed import __version__
 from ser_embed.command import FEATURES_DIR, RUNS_DIR, Options, Outcome, hide_bar, run_command
 from ser_embed.data import LabelledClips, load_clips, open_stores
-from ser_embed.encoder import ENCODERS
 from ser_embed.errors import HeadError
 from ser_embed.fit import (
     EarlyStopping,
@@ -38,14 +31,23 @@ from ser_embed.fit import (
     log_probabilities,
     temperature_of,
 )
-from ser_embed.heads import HEADS, build_head, default_head, save_head
-from ser_embed.labels import LabelScheme, load_scheme
-from ser_embed.naming import CORPORA
-from ser_embed.plots import plot_history, save_plot
+from ser_embed.heads import HEADS, build_head, calibrated, default_head, save_head
+from ser_embed.labels import load_scheme
 from ser_embed.report import Report, evaluate
+from ser_embed.runs import (
+    finished_result,
+    identity_of,
+    make_card,
+    predictions_table,
+    read_table,
+    run_name,
+    write_history,
+    write_json,
+    write_parts,
+)
 from ser_embed.splits import Split, audit, make_splits
 
-__all__ = ["TrainConfig", "calibrated", "main", "predictions_table", "train"]
+__all__ = ["TrainConfig", "main", "train"]
 
 log = logging.getLogger(__name__)
 
@@ -110,36 +112,6 @@ def _class_weights(config: TrainConfig, classes: Sequence[str], labels: np.ndarr
     return len(labels) / (len(classes) * np.maximum(counts, 1))
 
 
-def calibrated(log_probs: np.ndarray, temperature: float) -> np.ndarray:
-    """Return probabilities (n, C) of log-probabilities (n, C) at a temperature."""
-    scaled = log_probs / temperature
-    return np.exp(scaled - np.logaddexp.reduce(scaled, axis=1, keepdims=True))
-
-
-def predictions_table(
-    table: pd.DataFrame, classes: Sequence[str], probabilities: np.ndarray, raw: np.ndarray
-) -> pd.DataFrame:
-    """Join clips to what was predicted of them.
-
-    Args:
-        table: The clips, with `label` as class index.
-        classes: Class names.
-        probabilities: Calibrated, (n, C).
-        raw: The same before calibration, (n, C).
-
-    Returns:
-        What `report.evaluate` takes.
-    """
-    names = np.array(classes, dtype=object)
-    told = table[["path", "corpus", "speaker", "gender", "emotion", "intensity"]].copy()
-    told["label"] = names[table["label"].to_numpy()]
-    told["predicted"] = names[probabilities.argmax(1)]
-    told["raw_confidence"] = raw.max(1)
-    for i, name in enumerate(classes):
-        told[f"p_{name}"] = probabilities[:, i]
-    return told
-
-
 @dataclass
 class _Fold:
     """What training one split gave."""
@@ -184,8 +156,8 @@ def _train_fold(
     predictions = predictions_table(
         clips.table.iloc[split.test], clips.classes, calibrated(test, temperature), np.exp(test)
     )
-    _write_history(folder, history)
-    _write_parts(folder, clips, split)
+    write_history(folder, history)
+    write_parts(folder, clips, split)
     card = {
         **card,
         "head": {**card["head"], "parameters": sum(p.numel() for p in head.parameters())},
@@ -196,8 +168,8 @@ def _train_fold(
         },
         "fold": split.name,
     }  # fmt: skip
-    save_head(folder, head, card)
-    predictions.to_csv(folder / "predictions.csv", index=False)
+    predictions.to_csv(folder / "predictions.csv", index=False, errors="surrogateescape")
+    save_head(folder, head, card)  # last: a fold with a card is done
     resume.unlink(missing_ok=True)
     return _finished_fold(clips, split, folder, len(history.epoch))
 
@@ -206,86 +178,14 @@ def _finished_fold(clips: LabelledClips, split: Split, folder: Path, epochs: int
     training = clips.table.iloc[np.concatenate([split.train, split.val])][["label", "speaker"]]
     names = np.array(clips.classes, dtype=object)
     return _Fold(
-        predictions=pd.read_csv(folder / "predictions.csv", keep_default_na=False).assign(
-            fold=split.name
-        ),
+        predictions=read_table(folder / "predictions.csv").assign(fold=split.name),
         training=training.assign(label=names[training["label"].to_numpy()], fold=split.name),
         leakage=audit(split, clips.table),
         epochs=epochs,
     )
 
 
-def _write_history(folder: Path, history: History) -> None:
-    with (folder / "history.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(history.columns)
-        writer.writerows(zip(*history.columns.values(), strict=True))
-    save_plot(plot_history(history.columns, history.best), folder / "history.png")
-
-
-def _write_parts(folder: Path, clips: LabelledClips, split: Split) -> None:
-    """Write who was trained on and who tested, so that later reports can tell."""
-    told = clips.table[["corpus", "path", "sha256", "speaker", "recording"]].copy()
-    told["label"] = np.array(clips.classes, dtype=object)[clips.table["label"].to_numpy()]
-    told["part"] = ""
-    for name in ("train", "val", "test"):
-        told.loc[told.index[getattr(split, name)], "part"] = name
-    told[told["part"] != ""].to_csv(folder / "clips.csv", index=False)
-
-
 # --- the run ---------------------------------------------------------------------------------
-
-
-def _identity(config: TrainConfig, clips: LabelledClips, head: str, splits: list[Split]) -> str:
-    """Return what makes two runs the same: data, split, and every option that changes a weight."""
-    irrelevant = {"json", "quiet", "stores", "features_dir", "runs_dir", "name"}
-    options = {k: v for k, v in asdict(config).items() if k not in irrelevant}
-    parts = [
-        hashlib.sha256(np.concatenate([s.train, [-1], s.val, [-1], s.test]).tobytes()).hexdigest()
-        for s in splits
-    ]
-    told = json.dumps([options, head, clips.digest, clips.classes, parts], default=str)
-    return hashlib.sha256(told.encode()).hexdigest()
-
-
-def _run_name(config: TrainConfig, clips: LabelledClips, head: str, identity: str) -> str:
-    split = Path(config.split.removeprefix("folds:")).stem
-    split = f"folds-{split}" if config.split.startswith("folds:") else config.split
-    kind = "demo-" if clips.demo else ""
-    encoder = "".join(c if c.isalnum() else "-" for c in Path(clips.settings.encoder).name.lower())
-    labels = Path(config.labels).stem
-    return f"{kind}{labels}-{split}-{head}-{encoder}-s{config.seed}-{identity[:6]}"
-
-
-def _card(config: TrainConfig, clips: LabelledClips, head: str, scheme: LabelScheme,
-          identity: str) -> dict[str, Any]:  # fmt: skip
-    corpora = clips.table["corpus"].value_counts().sort_index()
-    spec = ENCODERS.get(clips.settings.encoder)
-    licences = {name: CORPORA[name].licence for name in corpora.index if name in CORPORA}
-    return {
-        "identity": identity,
-        "head": {"name": head, "shape": list(clips.features.shape),
-                 "pooled": clips.settings.pool != "none"},
-        "classes": list(clips.classes),
-        "labels": {"name": scheme.name, "mapping": dict(scheme.mapping)},
-        "features": asdict(clips.settings),
-        "encoder_trained": clips.trained,
-        "encoder_licence": spec.licence if spec else "that of the checkpoint",
-        "corpora": {str(k): int(v) for k, v in corpora.items()},
-        "corpus_licences": licences,
-        "demo": clips.demo,
-        "left_out": clips.left_out,
-        "split": {"rule": config.split, "seed": config.seed},
-        "data_sha256": clips.digest,
-        "command": shlex.join(["python", "-m", "ser_embed.train", *sys.argv[1:]]),
-        "versions": {
-            "ser_embed": __version__, "python": platform.python_version(),
-            **{name: metadata.version(name) for name in ("torch", "transformers", "numpy")},
-        },
-        "use": "Emotion inferred from a voice is uncertain and depends on culture and context. Not "
-               "for decisions about people. In the EU, inferring emotions at work and in "
-               "education is prohibited (AI Act, article 5) save for medical or safety reasons.",
-    }  # fmt: skip
 
 
 def train(config: TrainConfig) -> Outcome:
@@ -303,23 +203,26 @@ def train(config: TrainConfig) -> Outcome:
     head = config.head or default_head(
         clips.features.shape, settings.layer, settings.pool != "none"
     )
-    identity = _identity(config, clips, head, splits)
-    folder = config.runs_dir / (config.name or _run_name(config, clips, head, identity))
+    options = asdict(config)
+    identity = identity_of(options, clips, head, splits)
+    folder = config.runs_dir / (config.name or run_name(options, clips, head, identity))
     _announce(clips, splits, head)
-    if (finished := _finished(folder, identity)) is not None:
+    if (finished := finished_result(folder, identity)) is not None:
         log.info("%s: trained before with the same data and options; nothing to do", folder)
         os.utime(folder / "report.json")  # it is the newest run again
+        if not config.json:
+            print(f"report: {folder / 'report.md'}")
         return Outcome(finished)
-    card = _card(config, clips, head, scheme, identity)
+    card = make_card(options, clips, head, scheme, identity)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "started.json").write_text(json.dumps({"identity": identity}))
+    write_json(folder / "started.json", {"identity": identity})
     started = time.perf_counter()
     folds = [_fold(clips, split, config, folder, card, len(splits)) for split in splits]
     report = _report(folds, clips, config)
     report.save(folder, pd.concat([fold.predictions for fold in folds], ignore_index=True))
     epochs: Any = folds[0].epochs if len(folds) == 1 else [fold.epochs for fold in folds]
     result = {"run": str(folder), "epochs": epochs, "test": report.scores}
-    (folder / "result.json").write_text(json.dumps({"identity": identity, **result}))
+    write_json(folder / "result.json", {"identity": identity, **result})
     log.info("trained in %.0f s -> %s", time.perf_counter() - started, folder / "report.md")
     if not config.json:
         report.show(folder / "report.md")
@@ -332,28 +235,12 @@ def _check(config: TrainConfig) -> None:
             raise HeadError(f"--{name.replace('_', '-')} {getattr(config, name)}: at least 1")
     if config.lr is not None and config.lr <= 0:
         raise HeadError(f"--lr {config.lr}: must be greater than 0")
+    if config.weight_decay < 0:
+        raise HeadError(f"--weight-decay {config.weight_decay}: at least 0")
+    if not 0 <= config.seed < 2**32:
+        raise HeadError(f"--seed {config.seed}: 0 to 4294967295")
     if config.batch_size < 2:
         raise HeadError("--batch-size 1: batch norm needs at least 2 clips")
-
-
-def _finished(folder: Path, identity: str) -> dict[str, Any] | None:
-    """Return the result of a finished run, None if there is none.
-
-    Raises:
-        HeadError: The folder holds a run of other data or options.
-    """
-    marker = folder / "started.json"
-    if not marker.is_file():
-        return None
-    if json.loads(marker.read_text())["identity"] != identity:
-        raise HeadError(
-            f"{folder}: holds a run of other data or options; give another --name, or delete it"
-        )
-    done = folder / "result.json"
-    if not done.is_file():
-        log.info("%s: going on where it stopped", folder)
-        return None
-    return {k: v for k, v in json.loads(done.read_text()).items() if k != "identity"}
 
 
 def _announce(clips: LabelledClips, splits: list[Split], head: str) -> None:
@@ -372,7 +259,7 @@ def _announce(clips: LabelledClips, splits: list[Split], head: str) -> None:
 def _fold(
     clips: LabelledClips, split: Split, config: TrainConfig, run: Path, card: dict[str, Any], n: int
 ) -> _Fold:
-    folder = run if n == 1 else run / split.name.replace(" ", "_").replace(":", "_")
+    folder = run if n == 1 else run / re.sub(r"[^\w.-]", "_", split.name)
     if (folder / "card.json").is_file():  # done before the run was stopped
         card = json.loads((folder / "card.json").read_text())
         return _finished_fold(clips, split, folder, card["training"]["epochs"])
@@ -418,7 +305,7 @@ def _report(folds: list[_Fold], clips: LabelledClips, config: TrainConfig) -> Re
     if len(folds) == 1:
         predictions, training = predictions.drop(columns="fold"), training.drop(columns="fold")
     return evaluate(
-        f"{config.labels} on {corpora}, split {config.split}",
+        f"{Path(config.labels).stem} on {corpora}, split {config.split}",
         predictions,
         clips.classes,
         training=training,

@@ -4,10 +4,13 @@ See `store.py` for the layout and the reason why there are parts.
 """
 
 import contextlib
+import glob
 import json
 import os
 import shutil
+import signal
 import socket
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -25,12 +28,13 @@ from ser_embed.naming import Utterance
 from ser_embed.store import (
     FAILED_CLIP,
     STORED,
-    TABLE,
     ClipRow,
     FeatureStore,
     checksum,
     digest,
     own_part,
+    table_of,
+    text_type,
 )  # fmt: skip
 
 __all__ = ["StoreWriter", "row_of"]
@@ -61,6 +65,52 @@ class _Encoded:
     frames: int
 
 
+class _Disk:
+    """The file under HDF5: it takes every write, and remembers the first one that failed.
+
+    HDF5 can't close a file that it failed to write to (a full disk), and crashes the process for
+    that on its way out. So it doesn't hear of it; `check` raises.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.raw = path.open("w+b", buffering=0)
+        self.error: OSError | None = None
+
+    def check(self) -> None:
+        if self.error is not None:
+            raise self.error
+
+    def write(self, data: Any) -> int:
+        left = memoryview(data).cast("B")
+        while len(left) and self.error is None:
+            try:
+                left = left[self.raw.write(left) :]
+            except OSError as error:
+                self.error = error
+        return len(data)
+
+    def truncate(self, size: int | None = None) -> None:
+        try:
+            self.raw.truncate(size)
+        except OSError as error:
+            self.error = self.error or error
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        return self.raw.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self.raw.tell()
+
+    def read(self, size: int = -1) -> bytes:
+        return self.raw.read(size) or b""
+
+    def readinto(self, buffer: Any) -> int:
+        return self.raw.readinto(buffer) or 0
+
+    def flush(self) -> None:
+        self.raw.flush()
+
+
 class _Builder:
     """Writes one store file under a temporary name and renames it when whole."""
 
@@ -70,15 +120,23 @@ class _Builder:
         self.path, self.temporary = path, path.with_name(f"{path.name}.{os.getpid()}.tmp")
         self.rows: list[ClipRow] = []
         self.frames = np.zeros(n, dtype=np.int32)
-        self.file = h5py.File(self.temporary, "w", libver="v110")
+        self.disk = _Disk(self.temporary)
+        self.file = h5py.File(self.disk, "w", libver="v110")
         for name, value in header.items():
-            self.file.attrs[name] = value
+            self._tell(name, value)
         # With no usable clip at all there is nothing to take the shape from.
         shape = template.features.shape if template else (0, 0)
         dtype = template.features.dtype if template else np.dtype("f2")
         self._create("features", n, shape, dtype)
         if template and template.extrema.size:
             self._create("range", n, template.extrema.shape, np.dtype("f4"))
+
+    def _tell(self, name: str, value: Any) -> None:
+        if isinstance(value, str):
+            (encoded,), kind = text_type([value])
+            self.file.attrs.create(name, encoded, dtype=kind)
+        else:
+            self.file.attrs[name] = value
 
     def _create(self, name: str, n: int, shape: tuple[int, ...], dtype: np.dtype) -> None:
         # Time can grow when a longer clip comes; chunks never written take no space.
@@ -95,6 +153,7 @@ class _Builder:
         self._write("features", index, clip.features)
         if clip.extrema.size:
             self._write("range", index, clip.extrema)
+        self.disk.check()
 
     def _write(self, name: str, index: int, array: np.ndarray) -> None:
         target = self.file[name]
@@ -105,19 +164,21 @@ class _Builder:
         target[where] = array
 
     def finish(self) -> None:
-        table = np.array([tuple(asdict(row).values()) for row in self.rows], dtype=TABLE)
-        self.file["clips"] = table
+        self.file["clips"] = table_of(self.rows)
         self.file["frames"] = self.frames
-        self.file.attrs["digest"] = digest(dict(self.file.attrs), self.rows, self.frames)
+        self._tell("digest", digest(dict(self.file.attrs), self.rows, self.frames))
         self.file.close()
+        self.disk.check()
+        self.disk.raw.close()
         _sync(self.temporary)
         self.temporary.replace(self.path)
         _sync(self.path.parent)
 
     def discard(self) -> None:
-        # A close that fails (full disk) must not hide the error that brought us here.
+        # A close that fails must not hide the error that brought us here.
         with contextlib.suppress(OSError, RuntimeError):
             self.file.close()
+        self.disk.raw.close()
         self.temporary.unlink(missing_ok=True)
 
 
@@ -131,6 +192,25 @@ def _sync(path: Path) -> None:
         os.close(handle)
 
 
+@contextmanager
+def _interrupt_put_off() -> Iterator[list[bool]]:
+    """Put Ctrl-C off to the end of the block; the list that it yields is empty until then.
+
+    Raised within a call from HDF5 to `_Disk` it would look like a failed write.
+    """
+    caught: list[bool] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield caught  # only the main thread is interrupted
+        return
+    before = signal.signal(signal.SIGINT, lambda number, frame: caught.append(True))
+    try:
+        yield caught
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if caught:
+        signal.raise_signal(signal.SIGINT)
+
+
 class StoreWriter:
     """Adds clips to a store; use `StoreWriter.open`.
 
@@ -141,18 +221,18 @@ class StoreWriter:
 
     def __init__(self, path: Path, header: dict[str, Any]) -> None:
         self.path, self.parts, self.header = path, path.with_name(path.name + ".parts"), header
-        self.parts.mkdir(parents=True, exist_ok=True)
         self._clear_torn_files()
         self.dtype = np.dtype(json.loads(header["settings"])["dtype"])
         # Identity -> (store, row): what was encoded before.
         self.known: dict[tuple[str, str], tuple[FeatureStore, int]] = {}
+        self.known_rows: dict[tuple[str, str], ClipRow] = {}
         self.old_rows: list[ClipRow] = []
+        self._remembered: set[Path] = set()
         if path.is_file():
             finished = FeatureStore(path)
             self.old_rows = finished.rows
             self._remember(finished)
-        for part in sorted(self.parts.glob("*.h5")):
-            self._remember(FeatureStore(part))
+        self._remember_parts()
         self._open: FeatureStore | None = None
         self._waiting: list[_Encoded] = []
         self._last_flush = time.monotonic()
@@ -191,14 +271,20 @@ class StoreWriter:
     def _clear_torn_files(self) -> None:
         for torn in self.parts.glob("*.tmp"):
             torn.unlink()
-        for torn in self.path.parent.glob(self.path.name + ".*.tmp"):
+        for torn in self.path.parent.glob(glob.escape(self.path.name) + ".*.tmp"):
             torn.unlink()
 
     def _remember(self, store: FeatureStore) -> None:
         for index, row in enumerate(store.rows):
             if row.state == STORED:
                 self.known[row.identity] = (store, index)
+                self.known_rows[row.identity] = row
         store.close()  # a long run has thousands of parts; a process may not open so many
+
+    def _remember_parts(self) -> None:
+        for part in sorted(set(self.parts.glob("*.h5")) - self._remembered):
+            self._remember(FeatureStore(part))
+            self._remembered.add(part)
 
     def add(self, row: ClipRow, features: np.ndarray, extrema: np.ndarray, frames: int) -> int:
         """Take one encoded clip; return how many clips this call put on disk."""
@@ -210,30 +296,34 @@ class StoreWriter:
 
     def flush(self) -> int:
         """Put what is waiting on disk as one part; return how many clips that was."""
-        waiting, self._waiting = self._waiting, []
+        waiting = self._waiting
+        if waiting:
+            self.parts.mkdir(exist_ok=True)
+            part = self.parts / f"{time.time_ns():020d}.h5"
+            self._build(part, iter(waiting), waiting[0], len(waiting))
+            self._waiting = []
         self._last_flush = time.monotonic()
-        if not waiting:
-            return 0
-        part = self.parts / f"{time.time_ns():020d}.h5"
-        self._build(part, iter(waiting), waiting[0], len(waiting))
-        self._remember(FeatureStore(part))
+        self._remember_parts()
         return len(waiting)
 
     def _build(
         self, path: Path, clips: Iterator[_Encoded], template: _Encoded | None, n: int
     ) -> None:
         builder = None
-        try:
-            builder = _Builder(path, self.header, template, n)
-            for clip in clips:
-                builder.add(clip)
-            builder.finish()
-        except BaseException as error:
-            if builder:
-                builder.discard()
-            if isinstance(error, OSError | RuntimeError) and not isinstance(error, StoreError):
-                raise self._cannot_write(path, error) from error
-            raise
+        with _interrupt_put_off() as interrupted:
+            try:
+                builder = _Builder(path, self.header, template, n)
+                for clip in clips:
+                    builder.add(clip)
+                    if interrupted:
+                        raise KeyboardInterrupt
+                builder.finish()
+            except BaseException as error:
+                if builder:
+                    builder.discard()
+                if isinstance(error, OSError | RuntimeError) and not isinstance(error, StoreError):
+                    raise self._cannot_write(path, error) from error
+                raise
 
     def _cannot_write(self, path: Path, error: Exception) -> StoreError:
         free = shutil.disk_usage(self.path.parent).free
@@ -259,10 +349,10 @@ class StoreWriter:
         self.flush()
         final = {row.identity if row.state == STORED else (row.path, ""): row for row in rows}
         paths = {row.path for row in rows}
+        newest = {row.path: row for row in self.known_rows.values()}
         kept = [
-            row for row in self.old_rows
-            if row.state == STORED and row.identity not in final and row.path not in paths
-        ]  # fmt: skip
+            row for row in newest.values() if row.identity not in final and row.path not in paths
+        ]
         if not prune:
             final.update({row.identity: row for row in kept})
         table = sorted(final.values(), key=lambda row: (row.path, row.sha256))
@@ -272,7 +362,8 @@ class StoreWriter:
             self._build(self.path, (self._load(clip) for clip in clips), template, len(clips))
         if self._open is not None:
             self._open.close()
-        shutil.rmtree(self.parts)
+        if self.parts.is_dir():
+            shutil.rmtree(self.parts)
         return {"clips": len(table), "kept": 0 if prune else len(kept)}
 
     def _lookup(self, row: ClipRow) -> tuple[ClipRow, FeatureStore | None, int]:

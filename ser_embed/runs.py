@@ -1,0 +1,190 @@
+"""The folder of a run: its name and identity, the card of its head, and its tables."""
+
+import csv
+import hashlib
+import json
+import logging
+import platform
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ser_embed import __version__
+from ser_embed.data import LabelledClips
+from ser_embed.encoder import ENCODERS
+from ser_embed.errors import HeadError
+from ser_embed.fit import History
+from ser_embed.labels import LabelScheme
+from ser_embed.naming import CORPORA
+from ser_embed.plots import plot_history, save_plot
+from ser_embed.splits import Split
+
+__all__ = [
+    "finished_result", "identity_of", "make_card", "predictions_table", "read_table", "run_name",
+    "write_history", "write_json", "write_parts",
+]  # fmt: skip
+
+log = logging.getLogger(__name__)
+
+_TEXT_COLUMNS = (
+    "path", "corpus", "speaker", "gender", "emotion", "intensity", "label", "predicted", "sha256",
+    "recording", "part",
+)  # fmt: skip
+# Options that change no weight.
+_IRRELEVANT = {"json", "quiet", "stores", "features_dir", "runs_dir", "name"}
+
+
+def identity_of(
+    options: Mapping[str, Any], clips: LabelledClips, head: str, splits: Sequence[Split]
+) -> str:
+    """Return what makes two runs the same: data, split, and every option that changes a weight."""
+    options = {k: v for k, v in options.items() if k not in _IRRELEVANT}
+    parts = [
+        hashlib.sha256(np.concatenate([s.train, [-1], s.val, [-1], s.test]).tobytes()).hexdigest()
+        for s in splits
+    ]
+    told = json.dumps([options, head, clips.digest, clips.classes, parts], default=str)
+    return hashlib.sha256(told.encode()).hexdigest()
+
+
+def run_name(options: Mapping[str, Any], clips: LabelledClips, head: str, identity: str) -> str:
+    """Return the name a run gets if the user gives none."""
+    rule = options["split"]
+    split = Path(rule.removeprefix("folds:")).stem
+    split = f"folds-{split}" if rule.startswith("folds:") else rule
+    kind = "demo-" if clips.demo else ""
+    encoder = "".join(c if c.isalnum() else "-" for c in Path(clips.settings.encoder).name.lower())
+    labels = Path(options["labels"]).stem
+    return f"{kind}{labels}-{split}-{head}-{encoder}-s{options['seed']}-{identity[:6]}"
+
+
+def finished_result(folder: Path, identity: str) -> dict[str, Any] | None:
+    """Return the result of a finished run, None if there is none.
+
+    Raises:
+        HeadError: The folder holds a run of other data or options.
+    """
+    marker = folder / "started.json"
+    if not marker.is_file():
+        return None
+    if json.loads(marker.read_text())["identity"] != identity:
+        raise HeadError(
+            f"{folder}: holds a run of other data or options; give another --name, or delete it"
+        )
+    done = folder / "result.json"
+    if not done.is_file():
+        log.info("%s: going on where it stopped", folder)
+        return None
+    return {k: v for k, v in json.loads(done.read_text()).items() if k != "identity"}
+
+
+def make_card(
+    options: Mapping[str, Any], clips: LabelledClips, head: str, scheme: LabelScheme, identity: str
+) -> dict[str, Any]:
+    """Return what a head's card says before training; training adds what it found."""
+    corpora = clips.table["corpus"].value_counts().sort_index()
+    spec = ENCODERS.get(clips.settings.encoder)
+    licences = {name: CORPORA[name].licence for name in corpora.index if name in CORPORA}
+    return {
+        "identity": identity,
+        "head": {"name": head, "shape": list(clips.features.shape),
+                 "pooled": clips.settings.pool != "none"},
+        "classes": list(clips.classes),
+        "labels": {"name": scheme.name, "mapping": dict(scheme.mapping)},
+        "features": asdict(clips.settings),
+        "encoder_trained": clips.trained,
+        "encoder_licence": spec.licence if spec else "that of the checkpoint",
+        "corpora": {str(k): int(v) for k, v in corpora.items()},
+        "corpus_licences": licences,
+        "demo": clips.demo,
+        "left_out": clips.left_out,
+        "split": {"rule": options["split"], "seed": options["seed"]},
+        "data_sha256": clips.digest,
+        "command": shlex.join(["python", "-m", "ser_embed.train", *sys.argv[1:]]),
+        "versions": {
+            "ser_embed": __version__, "python": platform.python_version(),
+            **{name: metadata.version(name) for name in ("torch", "transformers", "numpy")},
+        },
+        "use": "Emotion inferred from a voice is uncertain and depends on culture and context. Not "
+               "for decisions about people. In the EU, inferring emotions at work and in "
+               "education is prohibited (AI Act, article 5) save for medical or safety reasons.",
+    }  # fmt: skip
+
+
+def predictions_table(
+    table: pd.DataFrame, classes: Sequence[str], probabilities: np.ndarray, raw: np.ndarray
+) -> pd.DataFrame:
+    """Join clips to what was predicted of them.
+
+    Args:
+        table: The clips, with `label` as class index.
+        classes: Class names.
+        probabilities: Calibrated, (n, C).
+        raw: The same before calibration, (n, C).
+
+    Returns:
+        What `report.evaluate` takes.
+    """
+    names = np.array(classes, dtype=object)
+    told = table[["path", "corpus", "speaker", "gender", "emotion", "intensity"]].copy()
+    told["label"] = names[table["label"].to_numpy()]
+    told["predicted"] = names[probabilities.argmax(1)]
+    told["raw_confidence"] = raw.max(1)
+    for i, name in enumerate(classes):
+        told[f"p_{name}"] = probabilities[:, i]
+    return told
+
+
+def write_parts(folder: Path, clips: LabelledClips, split: Split) -> None:
+    """Write who was trained on and who tested, so that later reports can tell."""
+    told = clips.table[["corpus", "path", "sha256", "speaker", "recording"]].copy()
+    told["label"] = np.array(clips.classes, dtype=object)[clips.table["label"].to_numpy()]
+    told["part"] = ""
+    for name in ("train", "val", "test"):
+        told.loc[told.index[getattr(split, name)], "part"] = name
+    told[told["part"] != ""].to_csv(
+        folder / "clips.csv",
+        index=False,
+        errors="surrogateescape",  # any file name
+    )
+
+
+def write_history(folder: Path, history: History) -> None:
+    """Write history.csv and history.png."""
+    with (folder / "history.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(history.columns)
+        writer.writerows(zip(*history.columns.values(), strict=True))
+    save_plot(plot_history(history.columns, history.best), folder / "history.png")
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """Read a run's predictions.csv or clips.csv; a class or a speaker may be called `1` or `NA`.
+
+    Raises:
+        HeadError: It can't be read.
+    """
+    try:
+        table = pd.read_csv(
+            path, dtype=dict.fromkeys(_TEXT_COLUMNS, str), keep_default_na=False,
+            encoding_errors="surrogateescape",
+        )  # fmt: skip
+        if not {"path", "corpus", "speaker", "label"} <= set(table):
+            raise ValueError("its columns are others")
+        return table
+    except (OSError, ValueError) as error:
+        raise HeadError(f"{path}: can't be read ({error}); train again") from error
+
+
+def write_json(path: Path, told: dict[str, Any]) -> None:
+    """Write a file that is there whole or, killed or on a full disk, not at all."""
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(told))
+    temporary.replace(path)
