@@ -370,3 +370,13 @@ def test_the_package_has_no_unpickler(project: Path) -> None:
                 assert (node.module or "").split(".")[0] not in modules, path
             elif isinstance(node, ast.Attribute):
                 assert (ast.unparse(node.value), node.attr) not in calls, path
+
+
+def test_a_cross_validation_that_was_stopped_is_no_classifier_yet(
+    runs: dict[str, Path], tmp_path: Path
+) -> None:
+    half = tmp_path / "half"
+    shutil.copytree(runs["kfold"], half)
+    (half / "result.json").unlink()
+    with pytest.raises(HeadError, match="same train command"):
+        head_folders(half)
