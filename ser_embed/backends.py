@@ -43,7 +43,9 @@ class TorchBackend:
 
     def __call__(self, waveforms: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
         """See `Backend`."""
-        with torch.inference_mode():
+        # cuDNN would round fp32 convolutions to TF32's ten bits.
+        exact = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
+        with torch.inference_mode(), exact:
             samples = torch.from_numpy(waveforms).to(self.device, self.dtype)
             valid = None if mask is None else torch.from_numpy(mask).to(self.device)
             return self.network(samples, valid).float().cpu().numpy()

@@ -134,6 +134,7 @@ def _load_seeded(config: transformers.PretrainedConfig, layer: Layer, seed: int)
 
 def _load_pretrained(name: str, source: str, layer: Layer) -> Checkpoint:
     kind = transformers.AutoModelForCTC if layer == "logits" else transformers.AutoModel
+    transformers.utils.logging.disable_progress_bar()  # of the seconds that loading takes
     try:
         local = _is_local(source)
         config = transformers.AutoConfig.from_pretrained(source, local_files_only=local)

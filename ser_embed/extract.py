@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 import tyro
@@ -106,6 +106,14 @@ class _Item:
     fault: str = ""
 
 
+class _Fault(NamedTuple):
+    """A clip that can't be used; `sha256` is empty if not even its bytes could be read."""
+
+    path: Path
+    reason: str
+    sha256: str = ""
+
+
 class _Clips(Dataset[_Item]):
     """The clips of a listing, hashed, and decoded and cut or filled unless they are known."""
 
@@ -122,7 +130,7 @@ class _Clips(Dataset[_Item]):
 
     def __getitem__(self, index: int) -> _Item:
         path = self.utterances[index].path
-        settings = self.settings
+        settings, sha256 = self.settings, ""
         try:
             if self.known:
                 sha256 = hash_file(path)
@@ -130,7 +138,7 @@ class _Clips(Dataset[_Item]):
                     return _Item(index, sha256)
             clip = read_clip(path, settings.seconds)
         except AudioError as error:
-            return _Item(index, fault=str(error).removeprefix(f"{path}: "))
+            return _Item(index, sha256, fault=str(error).removeprefix(f"{path}: "))
         waveform = fit_clip(clip, settings.seconds, settings.fill, settings.seed)
         return _Item(index, clip.sha256, clip.seconds, waveform)
 
@@ -191,7 +199,7 @@ class _Run:
         self.rows: list[ClipRow] = []
         self.seen: dict[tuple[str, str], Path] = {}
         self.encoded = self.reused = self.copies = 0
-        self.faults: list[tuple[Path, str]] = list(listing.faults)
+        self.faults = [_Fault(path, reason) for path, reason in listing.faults]
 
     def run(self) -> None:
         """Encode what isn't known yet."""
@@ -225,7 +233,7 @@ class _Run:
 
     def _take(self, utterance: Utterance, item: _Item, batches: _Batches) -> None:
         if item.fault:
-            self.faults.append((utterance.path, item.fault))
+            self.faults.append(_Fault(utterance.path, item.fault, item.sha256))
             return
         identity = (utterance.path.name, item.sha256)
         if identity in self.seen:
@@ -248,7 +256,7 @@ class _Run:
         for item, waveform, (features, extrema) in zip(batch, waveforms, results, strict=True):
             utterance = self.utterances[item.index]
             if fault := _unfit(features, self.config.dtype):
-                self.faults.append((utterance.path, fault))
+                self.faults.append(_Fault(utterance.path, fault, item.sha256))
                 continue
             row = row_of(utterance, self.listing.root, item.sha256, item.seconds)
             frames = self.encoder.n_frames(len(waveform))
@@ -259,16 +267,16 @@ class _Run:
     def finish(self) -> dict[str, int]:
         """Write the finished file."""
         if not self.rows:
-            path, reason = self.faults[0]
+            path, reason, _ = self.faults[0]
             raise CorpusError(
                 f"{self.listing.root}: none of its {len(self.faults)} clips can be used; "
                 f"the first is {path}: {reason}"
             )
         known = {u.path: u for u in self.listing.utterances}
         failed = []
-        for path, reason in self.faults:  # some have no place in the corpus at all
+        for path, reason, sha256 in self.faults:  # some have no place in the corpus at all
             utterance = known.get(path) or Utterance(path, self.listing.corpus, "", "", "")
-            failed.append(row_of(utterance, self.listing.root, "", 0.0, reason))
+            failed.append(row_of(utterance, self.listing.root, sha256, 0.0, reason))
         return self.writer.finish([*self.rows, *failed], prune=self.config.prune)
 
 
@@ -328,7 +336,7 @@ def _report(run: _Run, totals: dict[str, int], path: Path) -> None:
             totals["kept"],
             run.listing.root,
         )
-    for clip, reason in run.faults[:LISTED_FAULTS]:
+    for clip, reason, _ in run.faults[:LISTED_FAULTS]:
         print(f"failed: {clip}: {reason}", file=sys.stderr)
     if len(run.faults) > LISTED_FAULTS:
         print(

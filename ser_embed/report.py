@@ -329,6 +329,6 @@ def _leak_warnings(leakage: Mapping[str, int]) -> list[str]:
         )
     if 0 < leakage.get("test_speakers", 0) < 5:
         warnings.append(
-            f"Only {leakage['test_speakers']} test speakers: the interval is a rough guide."
+            f"Test speakers: only {leakage['test_speakers']}, so the interval is a rough guide."
         )
     return warnings

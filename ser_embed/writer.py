@@ -172,7 +172,8 @@ class _Builder:
         self.disk.raw.close()
         _sync(self.temporary)
         self.temporary.replace(self.path)
-        _sync(self.path.parent)
+        with contextlib.suppress(OSError):  # some file systems don't sync folders
+            _sync(self.path.parent)
 
     def discard(self) -> None:
         # A close that fails must not hide the error that brought us here.
@@ -186,8 +187,6 @@ def _sync(path: Path) -> None:
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
-    except OSError:  # some file systems don't sync folders
-        pass
     finally:
         os.close(handle)
 
@@ -340,7 +339,8 @@ class StoreWriter:
         Args:
             rows: The rows of this run's clips, stored and failed.
             prune: Drop the clips of earlier runs that aren't among them. By default they stay,
-                unless a file of the same path has other bytes now.
+                unless a file of the same path has other bytes now: one that can't be read
+                doesn't cost what was encoded of it.
 
         Returns:
             How many clips the file holds (`clips`), and how many of them this run didn't meet
@@ -348,7 +348,7 @@ class StoreWriter:
         """
         self.flush()
         final = {row.identity if row.state == STORED else (row.path, ""): row for row in rows}
-        paths = {row.path for row in rows}
+        paths = {row.path for row in rows if row.sha256}
         newest = {row.path: row for row in self.known_rows.values()}
         kept = [
             row for row in newest.values() if row.identity not in final and row.path not in paths

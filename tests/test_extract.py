@@ -265,6 +265,21 @@ def test_a_deleted_clip_is_kept_unless_pruned(
     assert by_name(path) == before
 
 
+def test_a_listed_clip_that_vanished_keeps_its_features(root: Path, go: Go) -> None:
+    clips = sorted(root.rglob("*.ogg"))
+    table = root / "mine.csv"
+    table.write_text("path,emotion\n" + "".join(f"{clip},happy\n" for clip in clips))
+    path = go(None, corpus="", csv=table).result["store"]
+    before = by_name(path)
+    clips[0].unlink()
+    clips[1].write_bytes(b"not audio any more")
+    outcome = go(None, corpus="", csv=table)
+    assert outcome.status == 3
+    assert counts(outcome) == (6, 0, 4, 2)
+    del before[clips[1].name]  # other bytes than those that were encoded
+    assert by_name(path) == before
+
+
 def test_a_limit_takes_clips_from_all_over(tmp_path: Path, go: Go) -> None:
     root = tmp_path / "corpus"
     copy_clips(root, range(12))  # two by each of six actors

@@ -235,7 +235,7 @@ def test_guesses_are_made_fold_by_fold() -> None:
         ({"shared_speakers": 3}, "3 of 9 test speakers were also trained on"),
         ({"duplicates": 2}, "2 test clips are byte-identical to training clips"),
         ({"halves": 4}, "4 test clips are cut from a recording whose other part was trained on"),
-        ({"test_speakers": 2}, "Only 2 test speakers"),
+        ({"test_speakers": 2}, "Test speakers: only 2"),
         ({"test_speakers": 0}, "speakers are unknown"),
     ],
 )
