@@ -140,10 +140,15 @@ def _by_speaker(part: pd.DataFrame, n: int, seed: int) -> list[tuple[np.ndarray,
     n = min(n, part["speaker"].nunique(), int(part["label"].value_counts().max()))
     if n < 2:
         return []
-    folds = StratifiedGroupKFold(n, shuffle=True, random_state=seed)
+    # scikit-learn's own shuffling has changed between versions: a random order of the speakers,
+    # which breaks its ties, gives the same folds in all.
+    names = sorted(part["speaker"].unique())
+    order = np.random.default_rng(seed).permutation(len(names)).tolist()
+    groups = part["speaker"].map(dict(zip(names, order, strict=True)))
+    folds = StratifiedGroupKFold(n)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of a class with fewer clips than folds: it may be so
-        found = list(folds.split(part, part["label"], part["speaker"]))
+        found = list(folds.split(part, part["label"], groups))
     return [(rest, fold) for rest, fold in found if len(rest) and len(fold)]
 
 
