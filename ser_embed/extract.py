@@ -10,17 +10,16 @@ import math
 import os
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 import tyro
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from ser_embed.audio import CLIP_SECONDS, FillRule, fit_clip, hash_file, read_clip
+from ser_embed.audio import CLIP_SECONDS, FillRule
 from ser_embed.backends import BackendName, Precision
 from ser_embed.command import (
     DONE,
@@ -33,9 +32,10 @@ from ser_embed.command import (
 )
 from ser_embed.corpora import DEMO, Listing, discover, listing_of, read_demo
 from ser_embed.encoder import Encoder, load_encoder
-from ser_embed.errors import AudioError, CorpusError
+from ser_embed.errors import CorpusError
 from ser_embed.features import FeatureSettings, Layer, Norm, Pool
 from ser_embed.naming import Utterance
+from ser_embed.reading import Batches, ClipReader, ReadClip
 from ser_embed.store import ClipRow, store_path
 from ser_embed.writer import StoreWriter, row_of
 
@@ -92,83 +92,6 @@ class ExtractConfig(Options):
     """Folder of the stores."""
 
 
-# --- reading clips ---------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Item:
-    """What a worker makes of one clip: a waveform, a known hash, or a reason why neither."""
-
-    index: int
-    sha256: str = ""
-    seconds: float = 0.0
-    waveform: np.ndarray | None = None
-    fault: str = ""
-
-
-class _Fault(NamedTuple):
-    """A clip that can't be used; `sha256` is empty if not even its bytes could be read."""
-
-    path: Path
-    reason: str
-    sha256: str = ""
-
-
-class _Clips(Dataset[_Item]):
-    """The clips of a listing, hashed, and decoded and cut or filled unless they are known."""
-
-    def __init__(
-        self,
-        utterances: tuple[Utterance, ...],
-        settings: FeatureSettings,
-        known: frozenset[tuple[str, str]],
-    ) -> None:
-        self.utterances, self.settings, self.known = utterances, settings, known
-
-    def __len__(self) -> int:
-        return len(self.utterances)
-
-    def __getitem__(self, index: int) -> _Item:
-        path = self.utterances[index].path
-        settings, sha256 = self.settings, ""
-        try:
-            if self.known:
-                sha256 = hash_file(path)
-                if (path.name, sha256) in self.known:
-                    return _Item(index, sha256)
-            clip = read_clip(path, settings.seconds)
-        except AudioError as error:
-            return _Item(index, sha256, fault=str(error).removeprefix(f"{path}: "))
-        waveform = fit_clip(clip, settings.seconds, settings.fill, settings.seed)
-        return _Item(index, clip.sha256, clip.seconds, waveform)
-
-
-class _Batches:
-    """Gathers clips into batches of equal, or where the encoder masks similar, length."""
-
-    def __init__(self, encoder: Encoder, batch_size: int) -> None:
-        self.encoder, self.batch_size = encoder, batch_size
-        self.waiting: dict[int, list[_Item]] = {}
-        self.most = 16 * batch_size  # whole clips may all differ in length: memory stays bounded
-
-    def add(self, item: _Item) -> list[_Item]:
-        """Take a clip; return a batch when one is due, else an empty list."""
-        assert item.waveform is not None
-        n = len(item.waveform)
-        key = -(-n // 8000) if self.encoder.masks else n  # half-second buckets
-        self.waiting.setdefault(key, []).append(item)
-        if len(self.waiting[key]) >= self.batch_size:
-            return self.waiting.pop(key)
-        if sum(map(len, self.waiting.values())) >= self.most:
-            return self.waiting.pop(max(self.waiting, key=lambda k: len(self.waiting[k])))
-        return []
-
-    def rest(self) -> Iterator[list[_Item]]:
-        """Yield what is left."""
-        yield from self.waiting.values()
-        self.waiting = {}
-
-
 # --- one corpus ------------------------------------------------------------------------------
 
 
@@ -187,6 +110,14 @@ def _settings(config: ExtractConfig, encoder: Encoder) -> FeatureSettings:
     )
 
 
+class _Fault(NamedTuple):
+    """A clip that can't be used; `sha256` is empty if not even its bytes could be read."""
+
+    path: Path
+    reason: str
+    sha256: str = ""
+
+
 class _Run:
     """One corpus's way into its store."""
 
@@ -203,14 +134,14 @@ class _Run:
 
     def run(self) -> None:
         """Encode what isn't known yet."""
-        clips = _Clips(self.utterances, self.settings, frozenset(self.writer.known))
+        clips = ClipReader(self.utterances, self.settings, frozenset(self.writer.known))
         loader = DataLoader(
             clips,
             batch_size=None,
             num_workers=min(self.config.workers, len(clips)),
             collate_fn=_unchanged,
         )
-        batches = _Batches(self.encoder, self.config.batch_size)
+        batches = Batches(self.encoder, self.config.batch_size)
         bar = tqdm(
             loader,
             desc=self.listing.corpus,
@@ -231,7 +162,7 @@ class _Run:
         finally:
             self.writer.flush()
 
-    def _take(self, utterance: Utterance, item: _Item, batches: _Batches) -> None:
+    def _take(self, utterance: Utterance, item: ReadClip, batches: Batches) -> None:
         if item.fault:
             self.faults.append(_Fault(utterance.path, item.fault, item.sha256))
             return
@@ -248,7 +179,7 @@ class _Run:
         self.rows.append(row_of(utterance, self.listing.root, item.sha256, seconds))
         self.reused += 1
 
-    def _encode(self, batch: list[_Item]) -> None:
+    def _encode(self, batch: list[ReadClip]) -> None:
         if not batch:
             return
         waveforms = [item.waveform for item in batch if item.waveform is not None]

@@ -9,8 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import torch
 
 PROJECT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """Leave the other core to the other test process: two that share both wait for each other."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

@@ -111,15 +111,6 @@ def assert_close(ours: np.ndarray, theirs: torch.Tensor, relative: float = 1e-5)
     assert np.linalg.norm(ours - wanted) <= relative * np.linalg.norm(wanted)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Small models gain nothing from a second thread, and lose much where cores are shared."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """Return a function that saves a tiny checkpoint of a family, once."""

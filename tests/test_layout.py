@@ -11,9 +11,9 @@ import pytest
 
 ORDER = (
     "errors", "command", "bundled", "labels", "naming", "audio", "corpora", "demo", "backends",
-    "features", "checkpoints", "encoder", "store", "writer", "extract", "data", "splits", "heads",
-    "plots", "report", "fit", "runs", "train", "predict", "evaluate", "microphone", "screen",
-    "live",
+    "features", "checkpoints", "encoder", "store", "writer", "reading",
+    "extract", "data", "splits", "heads", "plots", "report", "fit", "runs", "train", "predict",
+    "evaluate", "microphone", "screen", "live",
 )  # fmt: skip
 
 COMMANDS = ("extract", "train", "evaluate", "predict", "corpora", "store", "demo", "live")

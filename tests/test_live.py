@@ -31,7 +31,6 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
-import torch
 from scipy.signal import correlate
 
 from ser_embed import extract, train
@@ -46,15 +45,6 @@ CLASSES = ("positive", "neutral", "negative")
 SINK = "ser_sink"
 JACK_SINK = "PulseAudio JACK Sink"  # by this name JACK and PortAudio know it
 NO_DEVICE = "pcm.nothing { type hw card 99 }\n"  # of an empty configuration PortAudio aborts
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Leave a core to the audio: torch's threads wait for each other on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 # --- windows -----------------------------------------------------------------------------------
