@@ -98,7 +98,7 @@ class TemporalHead(nn.Module):
         )
         self.norms = nn.ModuleList(nn.BatchNorm1d(self.WIDTH) for _ in self.STRIDES)
         # Whole channels: neighbouring frames are too alike for single values to be missed, and
-        # drawing a number for each of them took a fifth of the training time.
+        # drawing a number for each of them takes long.
         self.drop_channels = nn.Dropout1d(dropout / 2)
         self.dropout = nn.Dropout(dropout)
         self.hidden = nn.Linear(2 * self.WIDTH, self.WIDTH)
