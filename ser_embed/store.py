@@ -6,9 +6,10 @@ the finished file (if any) and the parts into a new file that replaces the old o
 rename. So at every instant there are only whole files, and whatever was reported as stored is in
 one of them. `python -m ser_embed.store FILE` says what a file holds.
 
-Layout: `features` (N, T, D), (N, L, T, D) or (N, L, D), one clip a chunk, uncompressed
-(a read is one copy of what is asked for; compression saves little on floats); `range` with each frame's minimum and maximum;
-`frames` (N,), how many of a clip's frames are its own; `clips` (N,), the table.
+Layout: `features` (N, T, D), (N, L, T, D) or (N, L, D), one clip a chunk, uncompressed (a read
+is one copy of what is asked for; compression saves little on floats); `range` with each frame's
+minimum and maximum; `frames` (N,), how many of a clip's frames are its own; `clips` (N,), the
+table.
 """
 
 import hashlib
