@@ -31,6 +31,7 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+from filelock import FileLock, Timeout
 from scipy.signal import correlate
 
 from ser_embed import extract, train
@@ -324,9 +325,13 @@ def test_bad_input_is_named(
 
 
 class Stack:
-    """PulseAudio, and JACK if asked for, as a user's daemons, ended by their own process ids."""
+    """PulseAudio, and JACK if asked for, as a user's daemons, ended by their own process ids.
 
-    def __init__(self, folder: Path, jack: bool) -> None:
+    ``server`` names the JACK server. JACK's registry has eight places and gives the place of a
+    server that was killed only to one of the same name.
+    """
+
+    def __init__(self, folder: Path, jack: bool, server: str) -> None:
         (folder / "run").mkdir(mode=0o700)
         (folder / "asound.conf").write_text(
             f'pcm.!default {{ type pulse device "{SINK}.monitor" hint {{ show on }} }}\n'
@@ -338,20 +343,20 @@ class Stack:
             "XDG_RUNTIME_DIR": str(folder / "run"),
             "PULSE_RUNTIME_PATH": str(folder / "run/pulse"),
             "ALSA_CONFIG_PATH": str(folder / "asound.conf"),
-            "JACK_DEFAULT_SERVER": folder.name,
+            "JACK_DEFAULT_SERVER": server,
             "JACK_NO_START_SERVER": "1",
             "JACK_NO_AUDIO_RESERVATION": "1",
         }
-        options = ["--daemonize=no", "--exit-idle-time=-1", "--disable-shm=yes", "-n"]
         sink = f"module-null-sink sink_name={SINK} rate=48000"
-        modules = ["-L", "module-native-protocol-unix", "-L", sink]
+        daemon = ["--daemonize=no", "--exit-idle-time=-1", "--disable-shm=yes", "-n"]
+        daemon += ["-L", "module-native-protocol-unix", "-L", sink]
         if jack:
-            server = ["--no-realtime", "--name", folder.name, "--timeout", "5000"]
-            self.start("jackd", *server, *["-d", "dummy", "-r", "48000", "-p", "2048"])
-        self.pulse = self.start("pulseaudio", *options, *modules)
+            options = ["--no-realtime", "--name", server, "--timeout", "5000"]
+            self.start("jackd", *options, *["-d", "dummy", "-r", "48000", "-p", "2048"])
+        self.pulse = self.start("pulseaudio", *daemon)
         self._until_done("pactl", "info")
         if jack:
-            names = [f"sink_name={SINK}_jack", f"server_name={folder.name}"]
+            names = [f"sink_name={SINK}_jack", f"server_name={server}"]
             self._until_done("pactl", "load-module", "module-jack-sink", "connect=no", *names)
 
     def start(self, *command: str) -> "subprocess.Popen[bytes]":
@@ -407,15 +412,26 @@ def missing(jack: bool) -> str:
 
 
 @contextlib.contextmanager
+def server_name() -> Iterator[str]:
+    """Hold a name for a JACK server that no other test run holds, the first one that is free."""
+    for name in (f"ser-embed-{number}" for number in range(100)):
+        lock = FileLock(Path(tempfile.gettempdir()) / f"{name}.lock")
+        with contextlib.suppress(Timeout), lock.acquire(blocking=False):
+            yield name
+            return
+
+
+@contextlib.contextmanager
 def started_stack(jack: bool) -> Iterator[Stack]:
     # A socket's path has 108 bytes at most: pytest's own folders can be too deep.
     folder = Path(tempfile.mkdtemp(prefix="ser-"))
-    stack = Stack(folder, jack)
-    try:
-        yield stack
-    finally:
-        stack.close()
-        shutil.rmtree(folder)
+    with server_name() as server:
+        stack = Stack(folder, jack, server)
+        try:
+            yield stack
+        finally:
+            stack.close()
+            shutil.rmtree(folder)
 
 
 @pytest.fixture(scope="module")
