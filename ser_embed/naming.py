@@ -219,6 +219,18 @@ _ALL = (
         gender=lambda fields: "male",
         licence="free for research",
     ),
+    Corpus(
+        name="nemo",
+        rule="{speaker}_{emotion}_{sentence}",
+        pattern=_rule(r"(?P<speaker>[A-Z]{2}\d)_(?P<emotion>[a-z]+)_(?P<text>\d+)"),
+        emotions={
+            "ANGER": "angry", "FEAR": "fearful", "HAPPINESS": "happy", "NEUTRAL": "neutral",
+            "SADNESS": "sad", "SURPRISED": "surprised",
+        },
+        intensities={},
+        gender=lambda fields: "",  # its names don't say
+        licence="CC BY-NC-SA 4.0",
+    ),
 )  # fmt: skip
 
 CORPORA: dict[str, Corpus] = {corpus.name: corpus for corpus in _ALL}

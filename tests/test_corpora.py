@@ -102,6 +102,15 @@ def savee(in_folders: bool) -> Iterator[Named]:
             yield Named(folder, stem, speaker, "male", emotion, "", "15")
 
 
+def nemo() -> Iterator[Named]:
+    codes = {"anger": "angry", "fear": "fearful", "happiness": "happy", "neutral": "neutral",
+             "sadness": "sad", "surprised": "surprised"}  # fmt: skip
+    for speaker in ("EB0", "SM0"):
+        for code, emotion in codes.items():
+            for text in ("1", "77"):
+                yield Named("samples", f"{speaker}_{code}_{text}", speaker, "", emotion, "", text)
+
+
 SUNG = ["neutral", "calm", "happy", "sad", "angry", "fearful"]
 CLIPS: dict[str, list[Named]] = {
     "ravdess": list(ravdess("01", [*SUNG, "disgust", "surprised"])),
@@ -111,6 +120,7 @@ CLIPS: dict[str, list[Named]] = {
     "crema-d": list(crema_d()),
     "emo-db": list(emo_db()),
     "savee": list(savee(in_folders=False)),
+    "nemo": list(nemo()),
 }
 LAYOUTS: dict[str, Callable[[str, str, str], str]] = {
     "as-released": lambda folder, stem, ending: f"{folder}/{stem}{ending}",

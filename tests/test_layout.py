@@ -10,13 +10,14 @@ from pathlib import Path
 import pytest
 
 ORDER = (
-    "errors", "command", "bundled", "labels", "naming", "audio", "corpora", "demo", "backends",
-    "features", "checkpoints", "encoder", "store", "writer", "reading",
-    "extract", "data", "splits", "heads", "plots", "report", "fit", "runs", "train", "predict",
-    "evaluate", "microphone", "screen", "live",
+    "errors", "command", "bundled", "labels", "naming", "audio", "descriptors", "speech",
+    "pretrain", "corpora", "demo", "backends", "features", "checkpoints", "encoder", "store",
+    "writer", "reading", "extract", "data", "splits", "heads", "plots", "report", "fit", "runs",
+    "train", "predict", "evaluate", "microphone", "screen", "live",
 )  # fmt: skip
 
-COMMANDS = ("extract", "train", "evaluate", "predict", "corpora", "store", "demo", "live")
+COMMANDS = ("extract", "train", "evaluate", "predict", "corpora", "store", "demo", "live",
+            "pretrain")  # fmt: skip
 
 
 def test_every_module_has_its_place(project: Path) -> None:

@@ -22,6 +22,7 @@ EXAMPLES = {
     "crema-d": "AudioWAV/1076_MTI_SAD_XX.wav",
     "emo-db": "wav/16b10Wb.wav",
     "savee": "AudioData/DC/sa15.wav",
+    "nemo": "samples/SM0_anger_77.wav",
 }
 
 
@@ -56,7 +57,7 @@ def test_a_name_is_of_one_corpus_alone(corpus: str) -> None:
     assert found.corpus == corpus
     assert found.path == path
     assert found.speaker.startswith(f"{corpus}:")
-    assert found.gender in ("female", "male")
+    assert found.gender in ("female", "male") or corpus == "nemo"  # whose names don't say
 
 
 @pytest.mark.parametrize("corpus", CORPORA)
@@ -252,7 +253,7 @@ def test_no_file_name_makes_recognise_raise(name: str) -> None:
     if found is not None:
         assert found.corpus in CORPORA
         assert found.emotion in EMOTIONS
-        assert found.gender in ("female", "male")
+        assert found.gender in ("female", "male") or found.corpus == "nemo"
         assert found.speaker.isascii()
 
 
