@@ -47,7 +47,10 @@ class EncoderSpec:
 
 
 ENCODERS: dict[str, EncoderSpec] = {
-    "mini": EncoderSpec("bundled", "mini", "MIT", "small, ships with the project, no network"),
+    "mini": EncoderSpec(
+        "bundled", "mini", "CC BY-NC-SA 4.0", "5.6 M, ships with the project, no network"),
+    "mini-open": EncoderSpec(
+        "bundled", "mini-open", "CC BY 4.0", "the same without nEMO, for any use"),
     "random-mini": EncoderSpec("seeded", "mini", "MIT", "control: mini's shape, untrained"),
     "random-base": EncoderSpec("seeded", "base", "MIT", "control: base's shape, untrained"),
     "wav2vec2-base": EncoderSpec(
@@ -241,11 +244,9 @@ def load_checkpoint(name: str, layer: Layer, seed: int) -> tuple[Checkpoint, str
         return _load_torchaudio(name, spec.location), "torchaudio"
     if spec.source == "hub":
         return _load_pretrained(name, spec.location, layer), "transformers"
-    folder = BUNDLED_ENCODERS / spec.location
-    if spec.source == "bundled" and (folder / "model.safetensors").is_file():
-        return _load_pretrained(name, str(folder), layer), "transformers"
     if spec.source == "bundled":
-        log.warning("encoder %s: this version ships it untrained, with seeded weights", name)
+        folder = str(BUNDLED_ENCODERS / spec.location)
+        return _load_pretrained(name, folder, layer), "transformers"
     return _load_seeded(_SEEDED[spec.location](), layer, seed), "transformers"
 
 
