@@ -21,8 +21,8 @@ from ser_embed.errors import AudioError
 
 __all__ = [
     "AUDIO_ENDINGS", "CLIP_SECONDS", "FILL_RULES", "RESAMPLER", "SAMPLE_RATE", "Clip", "FillRule",
-    "find_audio", "fit_clip", "fit_length", "hash_file", "load_audio", "read_clip", "resample",
-    "to_mono",
+    "cut_clip", "find_audio", "fit_clip", "fit_length", "hash_file", "load_audio", "read_clip",
+    "resample", "to_mono", "trim_silence",
 ]  # fmt: skip
 
 SAMPLE_RATE = 16_000  # samples per second that every wav2vec2-family encoder expects
@@ -39,6 +39,10 @@ _MAX_DENOMINATOR = 1000  # of the ratio between two sampling rates, see `resampl
 _LFS_MARK = b"version https://git-lfs"
 _CUT_SECONDS = 0.1  # some programs' headers promise a little more than they write
 _UNKNOWN_LENGTH = 2**40  # samples; libsndfile's word for a length that the header leaves out
+_TRIM_DB = 40.0  # below the loudest frame: further than speech falls within a sentence
+_TRIM_FRAME = 320  # samples, 20 ms
+_TRIM_MARGIN = 3  # frames kept on either side: soft onsets and endings
+_LEAD_SECONDS = 10.0  # of silence that trimming looks past before it has to find speech
 _EXTRA_SECONDS = 0.05  # read beyond the clip, so that the resampler's filter has its right side
 
 
@@ -95,8 +99,10 @@ def load_audio(path: Path | str, seconds: float = 0.0) -> np.ndarray:
     return read_clip(Path(path), seconds).samples
 
 
-def read_clip(path: Path, seconds: float = 0.0) -> Clip:
+def read_clip(path: Path, seconds: float = 0.0, trim: bool = False) -> Clip:
     """Read a file once: hash its bytes and decode the first `seconds` of it (0: all).
+
+    With `trim` these are the first after leading silence, which may last 10 s.
 
     Raises:
         AudioError: Missing, unreadable, not audio, cut short, under 400 samples, silent or not
@@ -105,15 +111,14 @@ def read_clip(path: Path, seconds: float = 0.0) -> Clip:
     try:
         with path.open("rb") as file:
             sha256 = _hash(file)
-            samples, rate, total = _decode(path, file, seconds)
+            lead = _LEAD_SECONDS if trim and seconds > 0 else 0.0
+            samples, rate, total = _decode(path, file, seconds + lead)
     except OSError as error:
         raise AudioError(f"{path}: {error.strerror or error}") from error
     mono = to_mono(samples)
     if not np.isfinite(mono).all():
         raise AudioError(f"{path}: has samples that are not finite (NaN or infinite)")
-    mono = resample(mono, rate)
-    if seconds > 0:
-        mono = mono[: n_samples(seconds)]
+    mono = cut_clip(resample(mono, rate), seconds, trim)
     if len(mono) < MIN_SAMPLES:
         raise AudioError(
             f"{path}: {len(mono)} samples at 16 kHz; an encoder needs at least {MIN_SAMPLES}"
@@ -221,6 +226,41 @@ def resample(samples: np.ndarray, rate: int) -> np.ndarray:
 def n_samples(seconds: float) -> int:
     """Return the number of samples in so many seconds at 16 kHz."""
     return round(seconds * SAMPLE_RATE)
+
+
+def trim_silence(samples: np.ndarray) -> np.ndarray:
+    """Cut the silence before and after the sound; pauses inside stay.
+
+    Silence is what lies 40 dB below the loudest 20 ms; 60 ms of it are kept on either side.
+
+    Args:
+        samples: Mono float32 at 16 kHz, shape (n_samples,).
+
+    Returns:
+        A view of the samples from the first to the last sound.
+    """
+    n_frames = len(samples) // _TRIM_FRAME
+    if n_frames == 0:
+        return samples
+    frames = samples[: n_frames * _TRIM_FRAME].reshape(n_frames, _TRIM_FRAME)
+    power = np.mean(np.square(frames, dtype=np.float64), axis=1)
+    loud = np.flatnonzero(power >= power.max() * 10 ** (-_TRIM_DB / 10))
+    start = max(0, loud[0] - _TRIM_MARGIN) * _TRIM_FRAME
+    end = (loud[-1] + 1 + _TRIM_MARGIN) * _TRIM_FRAME
+    # What is over after the last whole frame is kept or cut together with that frame.
+    return samples[start : end if end < n_frames * _TRIM_FRAME else None]
+
+
+def cut_clip(samples: np.ndarray, seconds: float, trim: bool) -> np.ndarray:
+    """Trim silence if wished, then keep the first `seconds` (0: all): (n,) -> (m,), a view.
+
+    What lies more than `seconds` and 10 s behind the start is not looked at.
+    """
+    if trim:
+        samples = trim_silence(
+            samples[: n_samples(seconds + _LEAD_SECONDS)] if seconds else samples
+        )
+    return samples[: n_samples(seconds)] if seconds > 0 else samples
 
 
 def fit_length(

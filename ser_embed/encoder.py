@@ -18,7 +18,7 @@ from ser_embed.audio import MIN_SAMPLES
 from ser_embed.backends import BackendName, Precision, make_backend
 from ser_embed.checkpoints import ENCODERS, Checkpoint, EncoderSpec, fingerprint, load_checkpoint
 from ser_embed.errors import EncoderError
-from ser_embed.features import Layer, Norm, Pool, normalise
+from ser_embed.features import Layer, Norm, Pool, normalise, pool_time
 
 __all__ = ["ENCODERS", "Encoder", "EncoderSpec", "load_encoder"]
 
@@ -182,14 +182,14 @@ class Encoder:
 
         Returns:
             For each clip (features, range). Features are float32 (T, D), or (L, T, D) for all
-            layers, or (L, D) pooled; range is what undoes the normalisation, (T, 2) or (L, T, 2),
-            empty when pooled or not normalised.
+            layers, or pooled (L, D), with `stats` (L, 2 D); range is what undoes the
+            normalisation, (T, 2) or (L, T, 2), empty when pooled or not normalised.
         """
         results = []
         for states in self.encode(waveforms):
             features, extent = normalise(states, norm)
-            if pool == "mean":
-                results.append((features.mean(axis=1), np.empty(0, dtype=np.float32)))
+            if pool != "none":
+                results.append((pool_time(features, pool), np.empty(0, dtype=np.float32)))
             elif self.layer == "all":
                 results.append((features, extent))
             else:

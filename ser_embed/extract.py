@@ -8,6 +8,7 @@ added or changed, and it does only what is missing.
 import logging
 import math
 import os
+import signal
 import sys
 import time
 from dataclasses import dataclass
@@ -57,7 +58,7 @@ class ExtractConfig(Options):
     root: Annotated[Path | None, tyro.conf.Positional] = None
     """Folder of the corpus, in any nesting."""
     corpus: str = ""
-    """ravdess, ravdess-song, tess, urdu, crema-d, emo-db, savee, or demo."""
+    """ravdess, ravdess-song, tess, urdu, crema-d, emo-db, savee, nemo, or demo."""
     csv: Path | None = None
     """A CSV with the header path,emotion[,speaker,gender,intensity,split] instead."""
     encoder: str = "mini"
@@ -65,13 +66,16 @@ class ExtractConfig(Options):
     layer: Layer | None = None
     """Hidden layer N, all, or logits (CTC). Default: the middle layer."""
     pool: Pool = "none"
-    """mean keeps each layer's mean over time only."""
+    """mean keeps each layer's mean over time only, stats its mean and standard deviation."""
+    trim: bool = True
+    """Cut the silence before and after the speech first."""
     seconds: float = CLIP_SECONDS
     """Clip length in seconds, first part kept; 0 for whole clips."""
-    fill: FillRule = "sample"
-    """How shorter clips are filled: random samples of the clip, the clip again, zeros, not."""
-    norm: Norm = "frame"
-    """Min-max to [-1, 1] per frame or per clip, or none."""
+    fill: FillRule | None = None
+    """How shorter clips are filled: sample (random samples of the clip), repeat, zero, none.
+    Default: none where the encoder masks what is missing, else sample."""
+    norm: Norm = "none"
+    """Min-max to [-1, 1] per frame (the paper's) or per clip, or none."""
     dtype: Literal["float16", "float32"] = "float16"
     """Type that features are stored in."""
     backend: BackendName = "auto"
@@ -102,8 +106,10 @@ def _settings(config: ExtractConfig, encoder: Encoder) -> FeatureSettings:
         layer=encoder.layer,
         pool=config.pool,
         norm=config.norm,
+        trim=config.trim,
         seconds=config.seconds,
-        fill=config.fill,
+        # Without a mask only clips of equal length share a batch.
+        fill=config.fill or ("none" if encoder.masks else "sample"),
         dtype=config.dtype,
         precision=config.precision,
         seed=config.seed,
@@ -140,6 +146,7 @@ class _Run:
             batch_size=None,
             num_workers=min(self.config.workers, len(clips)),
             collate_fn=_unchanged,
+            worker_init_fn=_leave_interrupts,
         )
         batches = Batches(self.encoder, self.config.batch_size)
         bar = tqdm(
@@ -219,6 +226,11 @@ def _unfit(features: np.ndarray, dtype: str) -> str:
         if not np.isfinite(features.astype(dtype)).all():
             return f"the encoder's output is beyond {dtype}; store it with --dtype float32"
     return ""
+
+
+def _leave_interrupts(worker: int) -> None:
+    """A terminal's Ctrl-C reaches the workers as well; the main process ends them."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _unchanged(item: Any) -> Any:

@@ -10,13 +10,15 @@ import numpy as np
 from ser_embed.audio import RESAMPLER, FillRule
 from ser_embed.backends import Precision
 
-__all__ = ["SCHEMA", "FeatureSettings", "Layer", "Norm", "Pool", "denormalise", "normalise"]
+__all__ = [
+    "SCHEMA", "FeatureSettings", "Layer", "Norm", "Pool", "denormalise", "normalise", "pool_time",
+]  # fmt: skip
 
 Layer = int | Literal["all", "logits"]
 Norm = Literal["frame", "clip", "none"]
-Pool = Literal["none", "mean"]
+Pool = Literal["none", "mean", "stats"]
 
-SCHEMA = 1  # version of the store's layout; part of every key
+SCHEMA = 2  # version of the store's layout; part of every key
 
 
 @dataclass(frozen=True)
@@ -27,8 +29,10 @@ class FeatureSettings:
         encoder: Name, hub id or folder that the encoder was asked for by.
         weights: SHA-256 of the encoder's weights.
         layer: Hidden layer, `all` layers or CTC `logits`.
-        pool: `mean` keeps each layer's mean over time instead of its frames.
+        pool: `mean` keeps each layer's mean over time instead of its frames, `stats` its mean
+            and standard deviation.
         norm: Min-max to [-1, 1] per `frame` (the paper's) or per `clip`, or `none`.
+        trim: Whether silence before and after the speech is cut first.
         seconds: Clip length in seconds; 0 for whole clips.
         fill: How shorter clips are filled.
         dtype: Type that features are stored in.
@@ -43,6 +47,7 @@ class FeatureSettings:
     layer: Layer
     pool: Pool
     norm: Norm
+    trim: bool
     seconds: float
     fill: FillRule
     dtype: Literal["float16", "float32"]
@@ -99,3 +104,14 @@ def denormalise(features: np.ndarray, extrema: np.ndarray) -> np.ndarray:
     """Undo `normalise`: features (..., T, D) and extrema (..., T, 2) to hidden states."""
     low, high = extrema[..., :1], extrema[..., 1:]
     return (features.astype(np.float32) + 1) / 2 * (high - low) + low
+
+
+def pool_time(features: np.ndarray, pool: Pool) -> np.ndarray:
+    """Pool float32 features (..., T, D) over time: `mean` (..., D), `stats` (..., 2 D), or not.
+
+    `stats` has the means first, then the standard deviations (of the population).
+    """
+    if pool == "none":
+        return features
+    mean = features.mean(axis=-2)
+    return mean if pool == "mean" else np.concatenate([mean, features.std(axis=-2)], axis=-1)

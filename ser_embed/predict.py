@@ -22,9 +22,9 @@ from ser_embed.audio import (
     MIN_SAMPLES,
     SAMPLE_RATE,
     Clip,
+    cut_clip,
     find_audio,
     fit_clip,
-    n_samples,
     read_clip,
     resample,
     to_mono,
@@ -187,8 +187,8 @@ class Classifier:
         mono = to_mono(samples)
         if len(mono):  # the resampler takes no empty clip
             mono = resample(mono, rate)
-        if self.seconds:
-            mono = mono[: n_samples(self.seconds)]
+        if len(mono) and np.isfinite(mono).all():
+            mono = cut_clip(mono, self.seconds, self.settings.trim)
         if len(mono) < MIN_SAMPLES:
             raise AudioError(f"{len(mono)} samples at 16 kHz; at least {MIN_SAMPLES} are needed")
         if not np.isfinite(mono).all() or not mono.any():
@@ -202,7 +202,7 @@ class Classifier:
         Raises:
             AudioError: The file can't be used; the message says why.
         """
-        return self._predict([read_clip(path, self.seconds)])[0]
+        return self._predict([read_clip(path, self.seconds, self.settings.trim)])[0]
 
     def _predict(self, clips: Sequence[Clip]) -> list[Prediction]:
         told = self.settings

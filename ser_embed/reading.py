@@ -58,7 +58,7 @@ class ClipReader(Dataset[ReadClip]):
                 sha256 = hash_file(path)
                 if (path.name, sha256) in self.known:
                     return ReadClip(index, sha256)
-            clip = read_clip(path, settings.seconds)
+            clip = read_clip(path, settings.seconds, settings.trim)
         except AudioError as error:
             return ReadClip(index, sha256, fault=str(error).removeprefix(f"{path}: "))
         waveform = fit_clip(clip, settings.seconds, settings.fill, settings.seed)

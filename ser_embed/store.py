@@ -159,6 +159,11 @@ class FeatureStore:
                     f"{self.path}: written by a newer ser_embed (schema {raw['schema']}, this one "
                     f"reads up to {SCHEMA}); update ser_embed, or extract again"
                 )
+            if int(raw["schema"]) < SCHEMA:
+                raise StoreError(
+                    f"{self.path}: written by an older ser_embed (schema {raw['schema']}), which "
+                    "didn't trim silence; delete it and extract again"
+                )
             for name in ("features", "frames", "clips"):
                 self.file[name]  # raises if it can't be opened
             return {

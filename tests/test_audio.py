@@ -37,6 +37,7 @@ from ser_embed.audio import (
     read_clip,
     resample,
     to_mono,
+    trim_silence,
 )
 from ser_embed.errors import AudioError
 
@@ -289,6 +290,63 @@ def test_random_fill_depends_on_the_bytes_and_the_seed_alone() -> None:
     # Stores rely on this formula: it may not change without a new key.
     drawn = np.random.default_rng([0, int(clip.sha256[:16], 16)]).integers(0, 20_000, 28_000)
     np.testing.assert_array_equal(fitted[20_000:], SHORT[drawn])
+
+
+# --- silence ---------------------------------------------------------------------------------
+
+
+def with_silence(before: float, after: float, noise: float = 1e-4) -> np.ndarray:
+    """One second of tone between two silences that are not quite digital."""
+    tone = 0.3 * np.sin(2 * np.pi * 200 * np.arange(16_000) / 16_000)
+    parts = np.zeros(round(before * 16_000)), tone, np.zeros(round(after * 16_000))
+    samples = np.concatenate(parts)
+    return (samples + noise * rng().standard_normal(len(samples))).astype(np.float32)
+
+
+def test_silence_around_speech_is_cut() -> None:
+    samples = with_silence(0.8, 0.5)
+    trimmed = trim_silence(samples)
+    # 60 ms stay on either side, and a 20 ms frame that the tone only touches.
+    assert 16_000 + 2 * 960 - 320 <= len(trimmed) <= 16_000 + 2 * 1280
+    assert np.shares_memory(trimmed, samples)
+    start = (trimmed.ctypes.data - samples.ctypes.data) // 4
+    assert 0.8 * 16_000 - 1280 <= start <= 0.8 * 16_000 - 640
+
+
+def test_pauses_inside_and_sound_to_the_edges_stay() -> None:
+    pause = np.concatenate([with_silence(0.5, 0.4), with_silence(0.4, 0.5)])
+    assert len(trim_silence(pause)) == pytest.approx(2.8 * 16_000, abs=3 * 1280)
+    full = with_silence(0, 0)[:15_999]  # not a whole number of frames
+    np.testing.assert_array_equal(trim_silence(full), full)
+    for n in (0, 1, 319, 320):
+        assert len(trim_silence(full[:n])) == n
+    np.testing.assert_array_equal(trim_silence(np.zeros(1000, np.float32)), np.zeros(1000))
+
+
+@given(
+    st.integers(400, 4000), st.integers(0, 2**32 - 1), st.floats(0.001, 1000),
+)  # fmt: skip
+def test_trimming_twice_or_louder_is_trimming_once(n: int, seed: int, gain: float) -> None:
+    generator = np.random.default_rng(seed)
+    envelope = 10.0 ** generator.uniform(-4, 0, -(-n // 200)).repeat(200)[:n]
+    samples = (generator.standard_normal(n) * envelope).astype(np.float32)
+    once = trim_silence(samples)
+    assert len(once) >= min(n, 320)
+    assert len(trim_silence(samples * np.float32(gain))) == len(once)
+
+
+def test_a_trimmed_clip_starts_where_speech_does(tmp_path: Path) -> None:
+    """The first three seconds are counted from there, and only as much is decoded as needed."""
+    path = tmp_path / "late.wav"
+    soundfile.write(path, with_silence(4.0, 1.0), 16_000, subtype="FLOAT")
+    assert not np.abs(read_clip(path, 3.0).samples).max() > 0.01  # four seconds too early
+    clip = read_clip(path, 3.0, trim=True)
+    assert np.abs(clip.samples[1600:15_000]).max() > 0.2
+    assert len(clip.samples) < 1.2 * 16_000
+    assert clip.seconds == 6.0
+    np.testing.assert_array_equal(clip.samples, read_clip(path, 0.0, trim=True).samples)
+    half = read_clip(path, 0.5, trim=True)
+    np.testing.assert_array_equal(half.samples, clip.samples[:8000])
 
 
 # --- folders ---------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from ser_embed.store import FeatureStore, store_path
 from ser_embed.writer import StoreWriter, row_of
 
 SETTINGS = FeatureSettings(
-    encoder="mini", weights="a" * 64, layer=4, pool="none", norm="frame", seconds=3.0,
+    encoder="mini", weights="a" * 64, layer=4, pool="none", norm="frame", trim=True, seconds=3.0,
     fill="sample", dtype="float16", precision="fp32", seed=0,
 )  # fmt: skip
 EMOTIONS = ("happy", "neutral", "sad")

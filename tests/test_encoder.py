@@ -517,7 +517,12 @@ def test_pooled_features_are_means_over_time(norm: Any, checkpoint: Callable[...
         ):
             assert features.shape == (layers, 32)
             assert extrema.size == 0
-            np.testing.assert_allclose(features, normalise(states, norm)[0].mean(axis=1), atol=1e-6)
+            scaled = normalise(states, norm)[0]
+            np.testing.assert_allclose(features, scaled.mean(axis=1), atol=1e-6)
+            stats, _ = encoder.features([waveforms[states.shape[1] < 40]], norm, "stats")[0]
+            assert stats.shape == (layers, 64)
+            np.testing.assert_allclose(stats[:, :32], scaled.mean(axis=1), atol=1e-4)
+            np.testing.assert_allclose(stats[:, 32:], scaled.std(axis=1), atol=1e-4)
 
 
 def test_seeded_weights_follow_the_seed_alone() -> None:

@@ -150,31 +150,38 @@ def test_what_a_store_holds(root: Path, go: Go) -> None:
     assert outcome.status == 0
     encoder = load_encoder("mini", backend="torch")
     with FeatureStore(outcome.result["store"]) as store:
-        assert store.shape == (149, 256)
-        assert store.frames.tolist() == [149] * 6
+        assert store.shape == (store.frames.max(), 256)
+        assert all(store.frames <= 149)
         assert store.read([0]).dtype == np.float16
         settings = store.settings
         assert (settings.encoder, settings.layer, settings.seed) == ("mini", encoder.layer, 0)
-        assert (settings.seconds, settings.fill, settings.norm) == (3.0, "sample", "frame")
+        assert (settings.seconds, settings.fill, settings.norm) == (3.0, "none", "none")
+        assert settings.trim
         assert settings.weights == encoder.weights
         assert store.trained == encoder.trained
         assert (store.corpus, store.demo, store.root) == ("ravdess", False, str(root.resolve()))
-        for i, row in enumerate(store.rows):
+        for row in store.rows:
             path = root / row.path
             clip = read_clip(path)
             assert (row.sha256, row.seconds) == (clip.sha256, clip.seconds)
             actor = path.parent.name[-2:]
             assert row.speaker == f"ravdess:{actor}"
             assert row.gender == ("male" if int(actor) % 2 else "female")
-            features, extrema = store.read([i])[0], store.read_range([i])[0]
-            assert (features.min(axis=1) == -1).all()
-            assert (features.max(axis=1) == 1).all()
-            assert (extrema[:, 0] < extrema[:, 1]).all()
+
+
+def test_frames_by_their_own_extrema(root: Path, go: Go) -> None:
+    """The paper's normalisation, and a fill, so that every clip has all frames."""
+    with FeatureStore(go(root, norm="frame", fill="sample").result["store"]) as store:
+        assert store.frames.tolist() == [149] * 6
+        features, extrema = store.read(range(6)), store.read_range(range(6))
+    assert (features.min(axis=2) == -1).all()
+    assert (features.max(axis=2) == 1).all()
+    assert (extrema[..., 0] < extrema[..., 1]).all()
 
 
 def test_features_are_the_encoders_own(root: Path, go: Go) -> None:
     """Whole clips, not normalised, in float32: nothing but decoding stands before the encoder."""
-    outcome = go(root, encoder="mini", seconds=0.0, norm="none", dtype="float32")
+    outcome = go(root, encoder="mini", seconds=0.0, trim=False, dtype="float32")
     encoder = load_encoder("mini", backend="torch")
     with FeatureStore(outcome.result["store"]) as store:
         for i, row in enumerate(store.rows):
@@ -384,7 +391,7 @@ def test_the_same_run_gives_the_same_bytes(root: Path, tmp_path: Path, go: Go) -
 
 def test_whole_clips(root: Path, go: Go, tiny: str) -> None:
     encoder = load_encoder(tiny, backend="torch")
-    with FeatureStore(go(root, seconds=0.0).result["store"]) as store:
+    with FeatureStore(go(root, seconds=0.0, trim=False).result["store"]) as store:
         for row, frames in zip(store.rows, store.frames, strict=True):
             assert frames == encoder.n_frames(round(row.seconds * SAMPLE_RATE))
         assert len(set(store.frames.tolist())) > 1
@@ -417,10 +424,11 @@ def test_the_seed_draws_the_filling(root: Path, go: Go) -> None:
 
 
 def test_layers_and_pooling(root: Path, go: Go) -> None:
-    every = go(root, layer="all", limit=2).result["store"]
-    pooled = go(root, layer="all", pool="mean", limit=2).result["store"]
-    logits = go(root, layer="logits", limit=2, encoder="random-mini").result["store"]
-    first = go(root, layer=1, limit=2).result["store"]
+    whole = {"norm": "frame", "fill": "sample", "limit": 2}
+    every = go(root, layer="all", **whole).result["store"]
+    pooled = go(root, layer="all", pool="mean", **whole).result["store"]
+    logits = go(root, layer="logits", encoder="random-mini", **whole).result["store"]
+    first = go(root, layer=1, **whole).result["store"]
     with FeatureStore(every) as store:
         assert store.shape == (3, 149, 32)
         assert store.read_range([0]).shape == (1, 3, 149, 2)
@@ -609,7 +617,7 @@ def test_states_beyond_float16(root: Path, tmp_path: Path, go: Go) -> None:
     with pytest.raises(CorpusError, match="beyond float16; store it with --dtype float32"):
         go(root, encoder=encoder, layer=2, norm="none")
     assert go(root, encoder=encoder, layer=2, norm="none", dtype="float32").status == 0
-    outcome = go(root, encoder=encoder, layer=2)  # normalised they fit
+    outcome = go(root, encoder=encoder, layer=2, norm="frame")  # normalised they fit
     assert outcome.status == 0
     with FeatureStore(outcome.result["store"]) as store:
         assert np.abs(store.read_range([0])).max() > 65504

@@ -12,13 +12,13 @@ from hypothesis.extra import numpy as arrays
 from ser_embed.features import FeatureSettings, Norm, denormalise, normalise
 
 SETTINGS = FeatureSettings(
-    encoder="mini", weights="a" * 64, layer=4, pool="none", norm="frame", seconds=3.0,
+    encoder="mini", weights="a" * 64, layer=4, pool="none", norm="frame", trim=True, seconds=3.0,
     fill="sample", dtype="float16", precision="fp32", seed=0,
 )  # fmt: skip
 OTHER: dict[str, Any] = {
     "encoder": "facebook/wav2vec2-base", "weights": "b" * 64, "layer": "all", "pool": "mean",
-    "norm": "clip", "seconds": 2.0, "fill": "repeat", "dtype": "float32", "precision": "bf16",
-    "seed": 1, "resampler": "other", "schema": SETTINGS.schema + 1,
+    "norm": "clip", "trim": False, "seconds": 2.0, "fill": "repeat", "dtype": "float32",
+    "precision": "bf16", "seed": 1, "resampler": "other", "schema": SETTINGS.schema + 1,
 }  # fmt: skip
 
 
@@ -164,8 +164,8 @@ def test_several_differences_are_all_named() -> None:
 
 def test_keys_are_the_same_in_every_process_and_version() -> None:
     """A golden value: a change here orphans every store there is, so raise SCHEMA instead."""
-    settings = replace(SETTINGS, resampler="torchaudio.sinc_interp_hann.v1", schema=1)
-    assert settings.key == "4eb600482108"
+    settings = replace(SETTINGS, resampler="torchaudio.sinc_interp_hann.v1", schema=2)
+    assert settings.key == "a3656bff9d6e"
     assert len({replace(SETTINGS, seed=seed).key for seed in range(200)}) == 200
 
 

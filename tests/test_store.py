@@ -28,6 +28,7 @@ from ser_embed.writer import StoreWriter
 
 SETTINGS = FeatureSettings(
     encoder="facebook/wav2vec2-base", weights="a" * 64, layer=6, pool="none", norm="frame",
+    trim=True,
     seconds=0.0, fill="none", dtype="float16", precision="fp32", seed=0,
 )  # fmt: skip
 
@@ -292,6 +293,9 @@ def test_a_store_of_a_newer_version(tmp_path: Path) -> None:
     path = write(tmp_path / "s.h5", [clip(0)])
     spoil(path, lambda file: file.attrs.modify("schema", SCHEMA + 1))
     with pytest.raises(StoreError, match=rf"newer ser_embed \(schema {SCHEMA + 1}.*update"):
+        FeatureStore(path)
+    spoil(path, lambda file: file.attrs.modify("schema", 1))
+    with pytest.raises(StoreError, match=r"older ser_embed \(schema 1\).*extract again"):
         FeatureStore(path)
 
 
