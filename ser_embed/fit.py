@@ -1,6 +1,7 @@
 """The training loop: a head, features, a split; early stopping; resumable after every epoch."""
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -94,6 +95,10 @@ class FitSettings:
         optimizer: `adamw` or `adam` (whose decay is an L2 penalty).
         stopping: None trains all epochs and keeps the last.
         seed: Order of the clips and dropout.
+        mixup: Pairs of clips are mixed with a share drawn from Beta(mixup, mixup); 0 for none
+            (Zhang et al. 2018).
+        label_smoothing: Share of every target that is spread over all classes.
+        schedule: `constant` learning rate, or `cosine`: it falls to zero over `epochs`.
     """
 
     epochs: int
@@ -103,6 +108,9 @@ class FitSettings:
     optimizer: Literal["adamw", "adam"]
     stopping: EarlyStopping | None
     seed: int
+    mixup: float = 0.0
+    label_smoothing: float = 0.0
+    schedule: Literal["constant", "cosine"] = "constant"
 
 
 def _device() -> torch.device:
@@ -187,7 +195,7 @@ class _Fit:
         order = rows[torch.randperm(len(rows), generator=generator)]
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            loss = self._train(order)
+            loss = self._train(order, epoch)
         log_probs = log_probabilities(self.head, self.features, self.split.val)
         truth = self.labels.cpu().numpy()[self.split.val]
         predicted = log_probs.argmax(1)
@@ -203,7 +211,7 @@ class _Fit:
         self.history.val_uar.append(float(uar_of(matrix)))
         self.history.val_wa.append(float((truth == predicted).mean()))
 
-    def _train(self, order: torch.Tensor) -> float:
+    def _train(self, order: torch.Tensor, epoch: int) -> float:
         """Train on the clips in this order; return the loss, averaged as cross-entropy is.
 
         A weighted mean over an epoch is the sum of the batches' numerators over the sum of
@@ -212,19 +220,43 @@ class _Fit:
         self.head.train()
         total = torch.zeros((), device=self.device)
         weight = torch.zeros((), device=self.device)
-        for rows in _batches(order, self.settings.batch_size):
+        batches = _batches(order, self.settings.batch_size)
+        for number, rows in enumerate(batches):
+            self._set_rate(epoch - 1 + number / len(batches))
             batch, frames = self.features.batch(rows)
-            labels = self.labels[rows]
+            targets = F.one_hot(self.labels[rows], len(self.weights)).float()
+            targets = targets.lerp(
+                torch.full_like(targets, 1 / len(self.weights)), self.settings.label_smoothing
+            )
+            batch, targets, frames = self._mixed(batch.to(self.device), targets, frames)
             with _autocast(self.device):
-                log_probs = self.head(batch.to(self.device), frames.to(self.device))
-            summed = F.nll_loss(log_probs, labels, self.weights, reduction="sum")
-            mass = self.weights[labels].sum()
+                log_probs = self.head(batch, frames.to(self.device))
+            summed = -(log_probs * targets * self.weights).sum()
+            mass = (targets * self.weights).sum()
             self.optimizer.zero_grad(set_to_none=True)
             (summed / mass).backward()
             self.optimizer.step()
             total += summed.detach()
             weight += mass
         return float(total / weight)
+
+    def _set_rate(self, epochs_done: float) -> None:
+        if self.settings.schedule == "cosine":
+            rate = 0.5 * (1 + math.cos(math.pi * epochs_done / self.settings.epochs))
+            for group in self.optimizer.param_groups:
+                group["lr"] = self.settings.lr * rate
+
+    def _mixed(
+        self, batch: torch.Tensor, targets: torch.Tensor, frames: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Mix each clip, and its target, with another of the batch."""
+        if not self.settings.mixup:
+            return batch, targets, frames
+        share = torch.distributions.Beta(self.settings.mixup, self.settings.mixup).sample()
+        other = torch.randperm(len(batch))
+        batch = torch.lerp(batch[other], batch, share.to(batch))
+        targets = torch.lerp(targets[other], targets, share.to(targets))
+        return batch, targets, torch.maximum(frames, frames[other])
 
     def _keep(self) -> None:
         """Remember the weights if this epoch's are the ones to keep so far."""

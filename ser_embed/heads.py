@@ -7,7 +7,8 @@ card says everything needed to build the head again and to make its features.
 
 import hashlib
 import json
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,8 @@ from torch.nn import functional as F
 from ser_embed.errors import HeadError
 
 __all__ = [
-    "HEADS", "HeadSpec", "build_head", "calibrated", "default_head", "load_head", "save_head",
+    "HEADS", "Ensemble", "HeadSpec", "build_head", "calibrated", "default_head", "load_head",
+    "save_head",
 ]  # fmt: skip
 
 CARD_SCHEMA = 1
@@ -53,7 +55,9 @@ class ConvHead(nn.Module):
 
     WIDTHS = (8, 16, 16, 32, 288, 320, 288, 128)
 
-    def __init__(self, shape: tuple[int, ...], n_classes: int, dropout: float) -> None:
+    def __init__(
+        self, shape: tuple[int, ...], n_classes: int, dropout: float, pooled: bool
+    ) -> None:
         super().__init__()
         layers: list[nn.Module] = []
         channels = 1
@@ -89,7 +93,9 @@ class TemporalHead(nn.Module):
     WIDTH = 128
     STRIDES = (2, 1, 2, 1, 2, 1, 1, 1)  # 149 frames -> 75 -> 38 -> 19, of 160 ms
 
-    def __init__(self, shape: tuple[int, ...], n_classes: int, dropout: float) -> None:
+    def __init__(
+        self, shape: tuple[int, ...], n_classes: int, dropout: float, pooled: bool
+    ) -> None:
         super().__init__()
         sizes = [shape[-1]] + [self.WIDTH] * 8
         self.convolutions = nn.ModuleList(
@@ -130,9 +136,11 @@ def _dense(size_in: int, size_out: int, dropout: float) -> nn.Sequential:
 class MlpHead(nn.Module):
     """Mean over time, then 512 -> 256 -> classes, each with batch norm, ReLU and dropout."""
 
-    def __init__(self, shape: tuple[int, ...], n_classes: int, dropout: float) -> None:
+    def __init__(
+        self, shape: tuple[int, ...], n_classes: int, dropout: float, pooled: bool
+    ) -> None:
         super().__init__()
-        self.pooled = len(shape) == 2 and shape[0] == 1
+        self.pooled = pooled
         self.dense = nn.Sequential(_dense(shape[-1], 512, dropout), _dense(512, 256, dropout))
         self.output = nn.Linear(256, n_classes)
 
@@ -146,12 +154,47 @@ class MlpHead(nn.Module):
         return F.log_softmax(self.output(self.dense(x)).float(), dim=1)  # (B, C)
 
 
+class StatsHead(nn.Module):
+    """Mean and standard deviation over time of every layer, then two hidden layers.
+
+    What a support vector machine on functionals sees (Eyben et al. 2016), learnt: inputs are
+    standardised by a batch norm without weights, and whole inputs are dropped too.
+    """
+
+    WIDTH = 256
+
+    def __init__(
+        self, shape: tuple[int, ...], n_classes: int, dropout: float, pooled: bool
+    ) -> None:
+        super().__init__()
+        self.pooled = pooled
+        size = math.prod(shape) if pooled else 2 * math.prod(shape[:-2]) * shape[-1]
+        self.standardise = nn.BatchNorm1d(size, affine=False)
+        self.drop_inputs = nn.Dropout(dropout / 2)
+        self.dense = nn.Sequential(
+            _dense(size, self.WIDTH, dropout), _dense(self.WIDTH, self.WIDTH, dropout)
+        )
+        self.output = nn.Linear(self.WIDTH, n_classes)
+
+    def forward(self, features: torch.Tensor, frames: torch.Tensor) -> torch.Tensor:
+        if self.pooled:
+            x = features.flatten(1)  # (B, L, 2 D) -> (B, 2 L D)
+        else:
+            # (B, [L,] T, D) -> (B, [L] D, T): the layers stand beside the features.
+            x = features.transpose(-1, -2).flatten(1, -2)
+            x = _statistics(x, _mask(x, frames))  # (B, 2 L D)
+        x = self.drop_inputs(self.standardise(x.float()))
+        return F.log_softmax(self.output(self.dense(x)).float(), dim=1)  # (B, C)
+
+
 class LayersHead(nn.Module):
     """A learned weighted sum of all layers, then a small network (Pepino et al. 2021)."""
 
     WIDTH = 128
 
-    def __init__(self, shape: tuple[int, ...], n_classes: int, dropout: float) -> None:
+    def __init__(
+        self, shape: tuple[int, ...], n_classes: int, dropout: float, pooled: bool
+    ) -> None:
         super().__init__()
         self.framewise = len(shape) == 3
         self.weights = nn.Parameter(torch.zeros(shape[0]))
@@ -170,19 +213,33 @@ class LayersHead(nn.Module):
         return F.log_softmax(self.output(x).float(), dim=1)  # (B, C)
 
 
+class Ensemble(nn.Module):
+    """Several heads of one kind: the mean of their probabilities."""
+
+    def __init__(self, members: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(members)
+
+    def forward(self, features: torch.Tensor, frames: torch.Tensor) -> torch.Tensor:
+        """Return log-probabilities (B, C)."""
+        log_probs = torch.stack([member(features, frames) for member in self.members])
+        return log_probs.logsumexp(0) - math.log(len(self.members))
+
+
 @dataclass(frozen=True)
 class HeadSpec:
     """A kind of head.
 
     Attributes:
-        build: From (shape of one clip's features, number of classes, dropout) to a module.
+        build: From (shape of one clip's features, number of classes, dropout, whether time was
+            pooled at extraction) to a module.
         takes: Says which shapes it accepts.
         wants: The same in words, for messages.
         lr: Learning rate that suits it.
         dropout: Dropout that suits it.
     """
 
-    build: Callable[[tuple[int, ...], int, float], nn.Module]
+    build: Callable[[tuple[int, ...], int, float, bool], nn.Module]
     takes: Callable[[tuple[int, ...], bool], bool]
     wants: str
     lr: float
@@ -200,6 +257,10 @@ HEADS: dict[str, HeadSpec] = {
         MlpHead, lambda shape, pooled: len(shape) == 2 and (not pooled or shape[0] == 1),
         "one layer, frames or pooled", 1e-3, 0.3,
     ),
+    "stats": HeadSpec(
+        StatsHead, lambda shape, pooled: len(shape) in (2, 3),
+        "any features", 1e-3, 0.5,
+    ),
     "layers": HeadSpec(
         LayersHead, lambda shape, pooled: len(shape) == (2 if pooled else 3),
         "several layers (extract --layer all), frames or pooled", 1e-3, 0.3,
@@ -208,17 +269,24 @@ HEADS: dict[str, HeadSpec] = {
 """The heads by name."""
 
 
-def default_head(shape: tuple[int, ...], layer: int | str, pooled: bool) -> str:
+def default_head(layer: int | str, pool: str) -> str:
     """Return the head that suits a kind of features."""
-    if layer == "logits" and not pooled:
-        return "conv"
+    if pool == "stats":
+        return "stats"
     if layer == "all":
         return "layers"
-    return "mlp" if pooled else "temporal"
+    if pool == "mean":
+        return "mlp"
+    return "conv" if layer == "logits" else "stats"
 
 
 def build_head(
-    name: str, shape: tuple[int, ...], n_classes: int, pooled: bool, seed: int
+    name: str,
+    shape: tuple[int, ...],
+    n_classes: int,
+    pooled: bool,
+    seed: int,
+    members: int = 1,
 ) -> nn.Module:
     """Build a head with seeded weights; torch's global generator is left as it was.
 
@@ -227,7 +295,8 @@ def build_head(
         shape: Shape of one clip's features: (T, D), (L, T, D), or (L, D) pooled.
         n_classes: Number of classes.
         pooled: Whether time was pooled at extraction.
-        seed: Seed of the weights.
+        seed: Seed of the weights; of an ensemble's first member, the others' follow.
+        members: Of an ensemble; one is the head itself.
 
     Raises:
         HeadError: No such head, or one that can't take this shape.
@@ -247,8 +316,11 @@ def build_head(
     if name == "conv" and (shape[0] < 44 or shape[1] < 32):
         raise HeadError(f"head 'conv' needs 44 frames of 32 features or more, these are {shape}")
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return spec.build(shape, n_classes, spec.dropout)
+        heads = []
+        for number in range(members):
+            torch.manual_seed(seed + number)
+            heads.append(spec.build(shape, n_classes, spec.dropout, pooled))
+    return heads[0] if members == 1 else Ensemble(heads)
 
 
 def calibrated(log_probs: np.ndarray, temperature: float) -> np.ndarray:
@@ -290,8 +362,9 @@ def load_head(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
     try:
         told = card["head"]
         head = build_head(
-            told["name"], tuple(told["shape"]), len(card["classes"]), told["pooled"], seed=0
-        )
+            told["name"], tuple(told["shape"]), len(card["classes"]), told["pooled"], seed=0,
+            members=told["members"],
+        )  # fmt: skip
         head.load_state_dict(load_file(weights))
     except (LookupError, TypeError, ValueError, RuntimeError, SafetensorError, HeadError) as error:
         raise HeadError(f"{folder}: the weights don't fit card.json ({error})") from error

@@ -94,7 +94,7 @@ def make_card(
     licences = {name: CORPORA[name].licence for name in corpora.index if name in CORPORA}
     return {
         "identity": identity,
-        "head": {"name": head, "shape": list(clips.features.shape),
+        "head": {"name": head, "members": options["ensemble"], "shape": list(clips.features.shape),
                  "pooled": clips.settings.pool != "none"},
         "classes": list(clips.classes),
         "labels": {"name": scheme.name, "mapping": dict(scheme.mapping)},
@@ -156,13 +156,15 @@ def write_parts(folder: Path, clips: LabelledClips, split: Split) -> None:
     )
 
 
-def write_history(folder: Path, history: History) -> None:
-    """Write history.csv and history.png."""
+def write_history(folder: Path, histories: Sequence[History]) -> None:
+    """Write history.csv, one member of an ensemble after the other, and the first's plot."""
     with (folder / "history.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(history.columns)
-        writer.writerows(zip(*history.columns.values(), strict=True))
-    save_plot(plot_history(history.columns, history.best), folder / "history.png")
+        writer.writerow(["member", *histories[0].columns])
+        for number, history in enumerate(histories, start=1):
+            writer.writerows([number, *row] for row in zip(*history.columns.values(), strict=True))
+    first = histories[0]
+    save_plot(plot_history(first.columns, first.best), folder / "history.png")
 
 
 def read_table(path: Path) -> pd.DataFrame:

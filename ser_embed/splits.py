@@ -18,7 +18,7 @@ from sklearn.model_selection import StratifiedGroupKFold, train_test_split
 
 from ser_embed.errors import SplitError
 
-__all__ = ["SPLITS", "Split", "audit", "make_splits"]
+__all__ = ["SPLITS", "Split", "audit", "make_splits", "rotations"]
 
 log = logging.getLogger(__name__)
 
@@ -311,6 +311,33 @@ def make_splits(rule: str, clips: pd.DataFrame, classes: tuple[str, ...], seed: 
                 f"{split.name}: no training clip of {names}; try another --seed or split"
             )
     return splits
+
+
+def rotations(split: Split, clips: pd.DataFrame, n: int, seed: int) -> list[Split]:
+    """Return n splits with the same test part that take turns in what they validate on.
+
+    The first is the split itself. The others hold out other speakers of its training and
+    validation parts (other clips, where speakers don't allow it), so that together the members
+    of an ensemble are trained on all of them.
+    """
+    rows = np.sort(np.concatenate([split.train, split.val]))
+    part = clips.iloc[rows]
+    folds: list[tuple[np.ndarray, np.ndarray]] = []
+    if (part["speaker"] != "").all():
+        whole = part["label"].nunique()
+        folds = [
+            (rows[train], rows[val]) for train, val in _by_speaker(part, max(8, n), seed)
+            if part["label"].iloc[train].nunique() == whole
+            and not np.array_equal(rows[val], split.val)
+        ]  # fmt: skip
+    turns = [split]
+    for number in range(1, n):
+        if folds:
+            train, val = folds[(number - 1) % len(folds)]
+        else:
+            train, val = _stratified(clips, rows, len(split.val), seed + number)
+        turns.append(Split(split.name, train, val, split.test))
+    return turns
 
 
 def audit(split: Split, clips: pd.DataFrame) -> dict[str, int]:

@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import pandas as pd
+import torch
 import tyro
 from tqdm import tqdm
 
@@ -31,7 +32,7 @@ from ser_embed.fit import (
     log_probabilities,
     temperature_of,
 )
-from ser_embed.heads import HEADS, build_head, calibrated, default_head, save_head
+from ser_embed.heads import HEADS, Ensemble, build_head, calibrated, default_head, save_head
 from ser_embed.labels import load_scheme
 from ser_embed.report import Report, evaluate
 from ser_embed.runs import (
@@ -45,7 +46,7 @@ from ser_embed.runs import (
     write_json,
     write_parts,
 )
-from ser_embed.splits import Split, audit, make_splits
+from ser_embed.splits import Split, audit, make_splits, rotations
 
 __all__ = ["TrainConfig", "main", "train"]
 
@@ -72,7 +73,7 @@ class TrainConfig(Options):
     split: str = "speaker"
     """random, speaker, kfold, loso, loco, given (the CSV's split column), or folds:FILE."""
     head: str | None = None
-    """conv, temporal, mlp or layers. Default: what suits the features."""
+    """conv, temporal, mlp, stats or layers. Default: what suits the features."""
     class_weights: Literal["balanced", "paper", "none"] = "balanced"
     """Weights of the classes in the loss; paper: positive 1.99, neutral 3, negative 1."""
     epochs: int = 60
@@ -83,6 +84,14 @@ class TrainConfig(Options):
     """Learning rate. Default: what suits the head (conv: the paper's 1e-4)."""
     optimizer: Literal["adamw", "adam"] = "adamw"
     """The paper's is adam."""
+    mixup: float = 0.0
+    """Mix pairs of training clips by shares drawn from Beta(M, M); 0 for none."""
+    label_smoothing: float = 0.0
+    """Share of every target that is spread over all classes."""
+    schedule: Literal["constant", "cosine"] = "constant"
+    """Learning rate: as it is, or falling to zero over --epochs."""
+    ensemble: int = 1
+    """Heads that are trained, each validated on other training speakers, and averaged."""
     weight_decay: float = 0.01
     """Weight decay; the paper's code has 1e-4."""
     seed: int = 0
@@ -128,13 +137,63 @@ def _train_fold(
     config: TrainConfig,
     folder: Path,
     card: dict[str, Any],
-    on_epoch: Callable[[History], None],
+    on_epoch: Callable[[int, History], None],
 ) -> _Fold:
     folder.mkdir(parents=True, exist_ok=True)
     labels = clips.table["label"].to_numpy()
     head_name, pooled = card["head"]["name"], card["head"]["pooled"]
-    shape = clips.features.shape
-    head = build_head(head_name, shape, len(clips.classes), pooled, config.seed)
+    head = build_head(
+        head_name, clips.features.shape, len(clips.classes), pooled, config.seed, config.ensemble
+    )
+    members = list(head.members) if isinstance(head, Ensemble) else [head]
+    turns = rotations(split, clips.table, config.ensemble, config.seed)
+    trained = [
+        _train_member(clips, turn, config, head_name, member, number, folder, on_epoch)
+        for number, (member, turn) in enumerate(zip(members, turns, strict=True))
+    ]
+    histories = [history for history, _, _ in trained]
+    # Each member judges clips that it wasn't trained on.
+    temperature = temperature_of(
+        np.concatenate([val for _, val, _ in trained]),
+        np.concatenate([labels[turn.val] for turn in turns]),
+    )
+    test = log_probabilities(head, clips.features, split.test)
+    predictions = predictions_table(
+        clips.table.iloc[split.test], clips.classes, calibrated(test, temperature), np.exp(test)
+    )
+    write_history(folder, histories)
+    write_parts(folder, clips, split)
+    epochs = max(len(history.epoch) for history in histories)
+    card = {
+        **card,
+        "head": {**card["head"], "parameters": sum(p.numel() for p in head.parameters())},
+        "temperature": temperature,
+        "training": {
+            "epochs": epochs, "kept": [history.best for history in histories],
+            "val_uar": [history.val_uar[history.best - 1] for history in histories],
+            **trained[0][2],
+        },
+        "fold": split.name,
+    }  # fmt: skip
+    predictions.to_csv(folder / "predictions.csv", index=False, errors="surrogateescape")
+    save_head(folder, head, card)  # last: a fold with a card is done
+    for state in folder.glob("resume-*.safetensors"):
+        state.unlink()
+    return _finished_fold(clips, split, folder, epochs)
+
+
+def _train_member(
+    clips: LabelledClips,
+    split: Split,
+    config: TrainConfig,
+    head_name: str,
+    head: torch.nn.Module,
+    number: int,
+    folder: Path,
+    on_epoch: Callable[[int, History], None],
+) -> tuple[History, np.ndarray, dict[str, Any]]:
+    """Train one head; return its history, its validation log-probabilities and its settings."""
+    labels = clips.table["label"].to_numpy()
     settings = FitSettings(
         epochs=config.epochs,
         batch_size=config.batch_size,
@@ -142,36 +201,19 @@ def _train_fold(
         weight_decay=config.weight_decay,
         optimizer=config.optimizer,
         stopping=EarlyStopping(config.stop_rule, config.patience) if config.early_stop else None,
-        seed=config.seed,
+        seed=config.seed + number,
+        mixup=config.mixup,
+        label_smoothing=config.label_smoothing,
+        schedule=config.schedule,
     )
     weights = _class_weights(config, clips.classes, labels[split.train])
-    resume = folder / "resume.safetensors"
     history = fit(
         head, clips.features, labels, split, weights, settings,
-        checkpoint=resume, on_epoch=on_epoch,
+        checkpoint=folder / f"resume-{number}.safetensors",
+        on_epoch=lambda history: on_epoch(number, history),
     )  # fmt: skip
     val = log_probabilities(head, clips.features, split.val)
-    temperature = temperature_of(val, labels[split.val])
-    test = log_probabilities(head, clips.features, split.test)
-    predictions = predictions_table(
-        clips.table.iloc[split.test], clips.classes, calibrated(test, temperature), np.exp(test)
-    )
-    write_history(folder, history)
-    write_parts(folder, clips, split)
-    card = {
-        **card,
-        "head": {**card["head"], "parameters": sum(p.numel() for p in head.parameters())},
-        "temperature": temperature,
-        "training": {
-            "epochs": len(history.epoch), "kept": history.best, "class_weights": weights.tolist(),
-            "val_uar": history.val_uar[history.best - 1], **asdict(settings),
-        },
-        "fold": split.name,
-    }  # fmt: skip
-    predictions.to_csv(folder / "predictions.csv", index=False, errors="surrogateescape")
-    save_head(folder, head, card)  # last: a fold with a card is done
-    resume.unlink(missing_ok=True)
-    return _finished_fold(clips, split, folder, len(history.epoch))
+    return history, val, {"class_weights": weights.tolist(), **asdict(settings)}
 
 
 def _finished_fold(clips: LabelledClips, split: Split, folder: Path, epochs: int) -> _Fold:
@@ -200,9 +242,7 @@ def train(config: TrainConfig) -> Outcome:
     clips = load_clips(open_stores(config.stores, config.features_dir), scheme)
     splits = make_splits(config.split, clips.table, clips.classes, config.seed)
     settings = clips.settings
-    head = config.head or default_head(
-        clips.features.shape, settings.layer, settings.pool != "none"
-    )
+    head = config.head or default_head(settings.layer, settings.pool)
     options = asdict(config)
     identity = identity_of(options, clips, head, splits)
     folder = config.runs_dir / (config.name or run_name(options, clips, head, identity))
@@ -230,13 +270,14 @@ def train(config: TrainConfig) -> Outcome:
 
 
 def _check(config: TrainConfig) -> None:
-    for name in ("epochs", "batch_size", "patience"):
+    for name in ("epochs", "batch_size", "patience", "ensemble"):
         if getattr(config, name) < 1:
             raise HeadError(f"--{name.replace('_', '-')} {getattr(config, name)}: at least 1")
     if config.lr is not None and config.lr <= 0:
         raise HeadError(f"--lr {config.lr}: must be greater than 0")
-    if config.weight_decay < 0:
-        raise HeadError(f"--weight-decay {config.weight_decay}: at least 0")
+    for name in ("weight_decay", "mixup", "label_smoothing"):
+        if getattr(config, name) < 0:
+            raise HeadError(f"--{name.replace('_', '-')} {getattr(config, name)}: at least 0")
     if not 0 <= config.seed < 2**32:
         raise HeadError(f"--seed {config.seed}: 0 to 4294967295")
     if config.batch_size < 2:
@@ -267,13 +308,16 @@ def _fold(
     writer = _tensorboard(folder)
     with bar:
 
-        def show(history: History) -> None:
+        def show(member: int, history: History) -> None:
             bar.n = len(history.epoch)
+            if config.ensemble > 1:
+                bar.set_description(f"{split.name}, head {member + 1} of {config.ensemble}")
             bar.set_postfix(loss=f"{history.train_loss[-1]:.3f}",
                             val_uar=f"{history.val_uar[-1]:.3f}", best=history.best)  # fmt: skip
             if writer:
                 for name, values in history.columns.items():
-                    writer.add_scalar(name, values[-1], len(history.epoch))
+                    tag = f"{member}/{name}" if config.ensemble > 1 else name
+                    writer.add_scalar(tag, values[-1], len(history.epoch))
 
         fold = _train_fold(clips, split, config, folder, card, show)
     if writer:

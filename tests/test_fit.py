@@ -279,6 +279,61 @@ def test_the_seed_makes_the_run_and_nothing_else_changes(toy: LabelledClips, spl
     assert other.train_loss != history.train_loss
 
 
+def test_mixup_trains_on_mixtures(toy: LabelledClips, split: Split) -> None:
+    """Clips and targets are mixed by one share; the validation loss is of clips as they are."""
+    seen: list[torch.Tensor] = []
+    head = new_head(toy)
+    head.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+    settings = replace(SETTINGS, mixup=0.4, epochs=1)
+    fit(head, toy.features, labels_of(toy), split, EVEN, settings)
+    clips, _ = toy.features.batch(torch.arange(len(toy.table)))
+    flat = clips.flatten(1)
+    *training, validation = seen
+
+    def nearest(batch: torch.Tensor) -> torch.Tensor:
+        return (batch.flatten(1)[:, None] - flat).abs().amax(2).amin(1)
+
+    moved = torch.cat([nearest(batch) for batch in training])
+    assert (moved > 1e-3).float().mean() > 0.5
+    assert nearest(validation).max() == 0
+
+
+def test_mixup_learns(toy: LabelledClips, split: Split) -> None:
+    settings = replace(SETTINGS, mixup=0.4, epochs=30)
+    history = fit(new_head(toy), toy.features, labels_of(toy), split, EVEN, settings)
+    assert max(history.val_uar) > 0.9
+
+
+def test_a_cosine_falls_to_zero(toy: LabelledClips, split: Split) -> None:
+    rates: list[float] = []
+    with pytest.MonkeyPatch.context() as patch:
+        step = torch.optim.AdamW.step
+
+        def watched(self: torch.optim.AdamW, *args: object) -> object:
+            rates.append(self.param_groups[0]["lr"])
+            return step(self, *args)
+
+        patch.setattr(torch.optim.AdamW, "step", watched)
+        settings = replace(SETTINGS, schedule="cosine", epochs=6)
+        fit(new_head(toy), toy.features, labels_of(toy), split, EVEN, settings)
+    shares = np.arange(len(rates)) / len(rates)
+    np.testing.assert_allclose(rates, 1e-3 * 0.5 * (1 + np.cos(np.pi * shares)), rtol=1e-6)
+
+
+def test_smoothed_targets_are_less_sure(toy: LabelledClips, split: Split) -> None:
+    def confidence(smoothing: float) -> float:
+        head = new_head(toy)
+        settings = replace(SETTINGS, label_smoothing=smoothing, epochs=30)
+        fit(head, toy.features, labels_of(toy), split, EVEN, settings)
+        log_probs = log_probabilities(head, toy.features, split.train)
+        assert (log_probs.argmax(1) == labels_of(toy)[split.train]).mean() > 0.9
+        return float(np.exp(log_probs).max(1).mean())
+
+    # The cross-entropy with targets smoothed by s is least at 1 - s + s / 3.
+    assert confidence(0.3) == pytest.approx(0.8, abs=0.05)
+    assert confidence(0.0) > 0.95
+
+
 def interrupt_at(epoch: int) -> Callable[[History], None]:
     def on_epoch(history: History) -> None:
         if len(history.epoch) == epoch:
@@ -306,7 +361,9 @@ def test_a_resumed_run_is_the_one_never_interrupted(
 ) -> None:  # fmt: skip
     clips = images if name == "conv" else toy
     (split,) = make_splits("speaker", clips.table, clips.classes, seed=0)
-    settings = replace(SETTINGS, epochs=5, optimizer=optimizer, stopping=stopping, lr=1e-3)
+    settings = replace(
+        SETTINGS, epochs=5, optimizer=optimizer, stopping=stopping, lr=1e-3, mixup=0.2
+    )
     file = tmp_path / "resume.safetensors"
 
     def run(

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from ser_embed.errors import HeadError
+from ser_embed.features import pool_time
 from ser_embed.heads import HEADS, build_head, default_head, load_head, read_card, save_head
 
 # Head, shape of one clip, pooled.
@@ -24,6 +25,9 @@ CASES: list[tuple[str, tuple[int, ...], bool]] = [
     ("temporal", (7, 5), False),
     ("mlp", (20, 12), False),
     ("mlp", (1, 12), True),
+    ("stats", (20, 12), False),
+    ("stats", (4, 20, 12), False),
+    ("stats", (4, 24), True),
     ("layers", (4, 20, 12), False),
     ("layers", (4, 12), True),
 ]
@@ -93,6 +97,23 @@ def test_seeds_make_the_weights_and_nothing_else_changes(
     other = build_head(name, shape, 3, pooled, seed=6).state_dict()
     assert all(torch.equal(first[key], again[key]) for key in first)
     assert any(not torch.equal(first[key], other[key]) for key in first)
+
+
+@each_case
+def test_an_ensemble_gives_its_members_mean_probability(
+    name: str, shape: tuple[int, ...], pooled: bool, tmp_path: Path
+) -> None:
+    ensemble = build_head(name, shape, 3, pooled, seed=5, members=3).eval()
+    alone = [build_head(name, shape, 3, pooled, seed=5 + k).eval() for k in range(3)]
+    batch, frames = clips(shape), all_frames(shape)
+    with torch.inference_mode():
+        mean = torch.stack([head(batch, frames).exp() for head in alone]).mean(0)
+        torch.testing.assert_close(ensemble(batch, frames).exp(), mean)
+    told = {"name": name, "shape": list(shape), "pooled": pooled, "members": 3}
+    save_head(tmp_path, ensemble, {"head": told, "classes": ["a", "b", "c"]})
+    loaded, _ = load_head(tmp_path)
+    with torch.inference_mode():
+        assert torch.equal(loaded(batch, frames), ensemble(batch, frames))
 
 
 @pytest.mark.parametrize(
@@ -179,18 +200,34 @@ def test_the_mean_over_time_commutes_with_the_sum_over_layers() -> None:
 
 
 @pytest.mark.parametrize(
-    ("shape", "layer", "pooled", "expected"),
+    ("shape", "layer", "pool", "expected"),
     [
-        ((149, 32), "logits", False, "conv"), ((1, 32), "logits", True, "mlp"),
-        ((149, 768), 6, False, "temporal"), ((1, 768), 6, True, "mlp"),
-        ((13, 149, 768), "all", False, "layers"), ((13, 768), "all", True, "layers"),
+        ((149, 32), "logits", "none", "conv"), ((1, 32), "logits", "mean", "mlp"),
+        ((149, 768), 6, "none", "stats"), ((1, 768), 6, "mean", "mlp"),
+        ((13, 149, 768), "all", "none", "layers"), ((13, 768), "all", "mean", "layers"),
+        ((13, 1536), "all", "stats", "stats"), ((1, 1536), 6, "stats", "stats"),
     ],
 )  # fmt: skip
 def test_the_default_head_fits(
-    shape: tuple[int, ...], layer: int | str, pooled: bool, expected: str
+    shape: tuple[int, ...], layer: int | str, pool: str, expected: str
 ) -> None:
-    assert default_head(shape, layer, pooled) == expected
-    build_head(expected, shape, 3, pooled, seed=0)
+    assert default_head(layer, pool) == expected
+    build_head(expected, shape, 3, pool != "none", seed=0)
+
+
+def test_statistics_are_alike_at_extraction_and_in_the_head() -> None:
+    """So a store of (L, 2 D) a clip serves as one of all frames does."""
+    states = torch.randn(6, 3, 20, 5, generator=torch.Generator().manual_seed(0))
+    pooled = torch.from_numpy(pool_time(states.numpy(), "stats"))
+    seen = []
+    for features in (states, pooled):
+        head = build_head("stats", tuple(features.shape[1:]), 3, features is pooled, seed=0)
+        head.standardise.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+        head.eval()(features, torch.full((6,), 20))
+    frames, clip = seen
+    # One has all means before all deviations, the other layer by layer.
+    torch.testing.assert_close(frames.view(6, 2, 3, 5).transpose(1, 2).flatten(1), clip,
+                               atol=1e-4, rtol=1e-4)  # fmt: skip
 
 
 # --- refusals --------------------------------------------------------------------------------
@@ -199,10 +236,12 @@ def test_the_default_head_fits(
 @pytest.mark.parametrize(
     ("name", "shape", "pooled", "fitting"),
     [
-        ("conv", (4, 149, 32), False, "layers"), ("temporal", (4, 149, 32), False, "layers"),
-        ("mlp", (4, 149, 32), False, "layers"), ("layers", (149, 32), False, "conv, temporal, mlp"),
-        ("conv", (4, 32), True, "layers"), ("temporal", (1, 32), True, "mlp, layers"),
-        ("mlp", (4, 32), True, "layers"),
+        ("conv", (4, 149, 32), False, "stats, layers"),
+        ("temporal", (4, 149, 32), False, "stats, layers"),
+        ("mlp", (4, 149, 32), False, "stats, layers"),
+        ("layers", (149, 32), False, "conv, temporal, mlp, stats"),
+        ("conv", (4, 32), True, "stats, layers"), ("temporal", (1, 32), True, "mlp, stats, layers"),
+        ("mlp", (4, 32), True, "stats, layers"),
     ],
 )  # fmt: skip
 def test_a_head_that_does_not_fit_names_those_that_do(
@@ -213,7 +252,8 @@ def test_a_head_that_does_not_fit_names_those_that_do(
 
 
 def test_an_unknown_head_lists_the_known() -> None:
-    with pytest.raises(HeadError, match="no head 'cnn'; there are conv, temporal, mlp, layers"):
+    known = "conv, temporal, mlp, stats, layers"
+    with pytest.raises(HeadError, match=f"no head 'cnn'; there are {known}"):
         build_head("cnn", (149, 32), 3, False, seed=0)
 
 
@@ -237,7 +277,8 @@ def trained(name: str, shape: tuple[int, ...], pooled: bool) -> nn.Module:
 
 
 def card_of(name: str, shape: tuple[int, ...], pooled: bool) -> dict[str, Any]:
-    return {"head": {"name": name, "shape": list(shape), "pooled": pooled},
+    return {"head": {"name": name, "shape": list(shape), "pooled": pooled,
+                     "members": 1},
             "classes": ["positive", "neutral", "negative"], "temperature": 1.5}  # fmt: skip
 
 
@@ -293,6 +334,7 @@ def test_one_changed_byte_of_the_weights_is_found(copied: Path, place: int) -> N
         lambda card: card["head"].update(name="layers", shape=[]),
         lambda card: card["head"].update(name="layers"),
         lambda card: card["head"].pop("pooled"),
+        lambda card: card["head"].pop("members"),
         lambda card: card["classes"].append("other"),
         lambda card: card.update(classes=3),
         lambda card: card.pop("head"),

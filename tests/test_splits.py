@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from ser_embed.corpora import read_corpus
 from ser_embed.errors import SplitError
 from ser_embed.labels import SCHEMES
-from ser_embed.splits import SPLITS, Split, audit, make_splits
+from ser_embed.splits import SPLITS, Split, audit, make_splits, rotations
 
 CLASSES = ("positive", "neutral", "negative")
 RULES = [*SPLITS, "folds"]
@@ -418,6 +418,35 @@ def test_as_many_folds_as_the_largest_class_has_clips() -> None:
 
 
 # --- audit -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rule", ["speaker", "random", "loso"])
+def test_members_take_turns_in_what_they_validate_on(rule: str) -> None:
+    clips = make_clips({"a": 8, "b": 6}, per_class=8)
+    for split in make_splits(rule, clips, CLASSES, seed=0)[:2]:
+        turns = rotations(split, clips, 5, seed=0)
+        assert len(turns) == 5
+        assert same(turns[:1], [split])
+        seen = set(split.train) | set(split.val)
+        for turn in turns:
+            np.testing.assert_array_equal(turn.test, split.test)
+            assert set(turn.train) | set(turn.val) == seen
+            assert not set(turn.train) & set(turn.val)
+            assert set(clips["label"].iloc[turn.train]) == {0, 1, 2}
+            if rule != "random":
+                assert not speakers(clips, turn.train) & speakers(clips, turn.val)
+        for one in range(5):
+            for other in range(one):
+                assert set(turns[one].val) != set(turns[other].val)
+        assert same(rotations(split, clips, 5, seed=0), turns)
+
+
+def test_more_members_than_speakers_come_round_again() -> None:
+    clips = make_clips({"a": 5})
+    (split,) = make_splits("speaker", clips, CLASSES, seed=0)
+    turns = rotations(split, clips, 9, seed=0)
+    assert len(turns) == 9
+    assert all(len(turn.val) for turn in turns)
 
 
 def test_audit_counts_by_hand() -> None:

@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from test_data import SETTINGS, write_store
 
 from ser_embed import train
-from ser_embed.heads import HEADS, load_head, read_card
+from ser_embed.heads import HEADS, Ensemble, load_head, read_card
 from ser_embed.report import uar_of
 
 Ran = tuple[int, dict[str, Any], str]
@@ -29,6 +29,7 @@ Command = Callable[..., Ran]
 OTHER_FIELDS = {
     "conv": ({}, (44, 32)), "temporal": ({}, (12, 8)), "mlp": ({"pool": "mean"}, (1, 8)),
     "layers": ({"layer": "all", "pool": "mean"}, (3, 8)),
+    "stats": ({"layer": "all", "pool": "stats"}, (3, 8)),
 }  # fmt: skip
 
 
@@ -104,12 +105,12 @@ def test_what_json_tells_is_the_report(finished: tuple[Path, dict[str, Any]]) ->
 def test_the_history_is_a_table_of_every_epoch(finished: tuple[Path, dict[str, Any]]) -> None:
     folder, result = finished
     history = pd.read_csv(folder / "history.csv")
-    assert list(history) == ["epoch", "train_loss", "val_loss", "val_uar", "val_wa"]
+    assert list(history) == ["member", "epoch", "train_loss", "val_loss", "val_uar", "val_wa"]
     assert history["epoch"].tolist() == list(range(1, result["epochs"] + 1))
     card = read_card(folder)
-    assert card["training"]["kept"] == history["val_uar"].idxmax() + 1 or (
-        history["val_uar"][card["training"]["kept"] - 1] == history["val_uar"].max()
-    )
+    (kept,) = card["training"]["kept"]
+    assert history["val_uar"][kept - 1] == history["val_uar"].max()
+    assert card["training"]["val_uar"] == [history["val_uar"].max()]
     assert card["training"]["epochs"] == result["epochs"]
 
 
@@ -187,7 +188,7 @@ def test_a_killed_run_goes_on_and_ends_as_if_it_had_not_been(
 ) -> None:  # fmt: skip
     args = options(features, tmp_path, "--epochs", 40)
     killed = [sys.executable, "-m", "ser_embed.train", *map(str, args), "--name", "killed"]
-    resume = tmp_path / "killed" / "resume.safetensors"
+    resume = tmp_path / "killed" / "resume-0.safetensors"
     with subprocess.Popen(
         killed, cwd=project, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     ) as process:
@@ -301,6 +302,28 @@ def test_every_head_trains_on_features_it_takes(
     assert card["head"]["name"] == head
     assert card["training"]["lr"] == HEADS[head].lr
     assert f"-{head}-mini-s0-" in Path(result["run"]).name
+
+
+def test_an_ensemble_is_trained_resumed_and_used(
+    features: Path, tmp_path: Path, command: Command
+) -> None:
+    wanted = options(features, tmp_path, "--ensemble", "3", "--mixup", "0.3")
+    status, result, _ = command(*wanted)
+    assert status == 0
+    folder = Path(result["run"])
+    head, card = load_head(folder)
+    assert isinstance(head, Ensemble)
+    assert len(head.members) == card["head"]["members"] == len(card["training"]["kept"]) == 3
+    history = pd.read_csv(folder / "history.csv")
+    assert history["member"].unique().tolist() == [1, 2, 3]
+    assert not list(folder.glob("resume*"))
+    # Stopped when the second of three was being trained: the same weights in the end.
+    weights = (folder / "head.safetensors").read_bytes()
+    for name in ("card.json", "result.json", "head.safetensors", "report.json"):
+        (folder / name).unlink()
+    _, again, _ = command(*wanted)
+    assert again == result
+    assert (folder / "head.safetensors").read_bytes() == weights
 
 
 def test_a_head_that_does_not_fit_names_those_that_do(
@@ -434,7 +457,7 @@ def test_one_class_is_not_enough(tmp_path: Path, command: Command) -> None:
         (["--split", "speakers"], "no split 'speakers'; there are random, speaker"),
         (["--split", "folds:none.csv"], "none.csv: can't be read"),
         (["--labels", "emotions"], "'emotions' is neither a label scheme"),
-        (["--head", "cnn"], "no head 'cnn'; there are conv, temporal, mlp, layers"),
+        (["--head", "cnn"], "no head 'cnn'; there are conv, temporal, mlp, stats, layers"),
         (["--lr", 1e37], "the loss is not finite: try a smaller --lr"),
     ],
 )
