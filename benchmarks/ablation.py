@@ -36,7 +36,7 @@ VARIANTS: Mapping[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "one head": ({}, {"ensemble": 1}),
     "no mixup": ({}, {"mixup": 0.0}),
     "no class weights": ({}, {"class_weights": "none"}),
-    "mean alone, head layers": ({"pool": "mean"}, {"head": "layers"}),
+    "mean alone, head layers": ({"layer": "all", "pool": "mean"}, {"head": "layers"}),
     "frames of layer 3, head temporal": ({"pool": "none", "layer": 3}, {"head": "temporal"}),
     "frames of layer 3, head stats": ({"pool": "none", "layer": 3}, {"head": "stats"}),
 }
