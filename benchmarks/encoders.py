@@ -6,19 +6,12 @@ the same backend on the same clips, all layers computed; speed doesn't depend on
 """
 
 import importlib.util
-import json
-import os
-import platform
-import statistics
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
+import common
 import numpy as np
-import torch
 import tyro
-from tqdm import tqdm
 
 from ser_embed import load_encoder
 
@@ -33,8 +26,6 @@ class Settings:
     """Clips a batch."""
     seconds: float = 3.0
     """Length of a clip."""
-    out: Path = Path("artifacts/benchmarks/encoders.json")
-    """File for the figures."""
 
 
 def backends() -> Iterator[tuple[str, str]]:
@@ -42,20 +33,6 @@ def backends() -> Iterator[tuple[str, str]]:
     yield from (("torch", "fp32"), ("torch", "bf16"))
     if importlib.util.find_spec("openvino"):
         yield from (("openvino", "fp32"), ("openvino", "bf16"))
-
-
-def machine() -> dict[str, object]:
-    """Return what the figures depend on."""
-    processor = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        lines = [line for line in info.read_text().splitlines() if line.startswith("model name")]
-        processor = lines[0].split(":", 1)[1].strip() if lines else processor
-    return {
-        "processor": processor, "cores": os.cpu_count(), "threads": torch.get_num_threads(),
-        "capability": torch.backends.cpu.get_cpu_capability(), "torch": torch.__version__,
-        "python": platform.python_version(),
-    }  # fmt: skip
 
 
 def main(settings: Settings) -> None:
@@ -67,27 +44,29 @@ def main(settings: Settings) -> None:
     encoders = {
         kind: load_encoder(kind[0], "all", backend=kind[1], precision=kind[2]) for kind in kinds
     }
-    times: dict[tuple[str, str, str], list[float]] = {kind: [] for kind in kinds}
-    for round_number in tqdm(range(settings.rounds + 1)):
-        for kind, encoder in encoders.items():
-            start = time.perf_counter()
-            encoder.encode(clips)
-            if round_number:  # the first warms up
-                times[kind].append(time.perf_counter() - start)
+    times = common.medians(
+        common.alternate(
+            {
+                kind: lambda e=encoder: e.encode(clips) and None
+                for kind, encoder in encoders.items()
+            },
+            settings.rounds,
+        )
+    )
     rows = []
     for backend, precision in backends():
         base, mini = (
-            settings.batch_size / statistics.median(times[name, backend, precision])
+            settings.batch_size / times[name, backend, precision]
             for name in ("random-base", "mini")
         )
         rows.append({"backend": backend, "precision": precision, "base": round(base, 2),
                      "mini": round(mini, 2), "ratio": round(mini / base, 2)})  # fmt: skip
         print(f"{backend:9s} {precision}  base {base:6.1f} clips/s  mini {mini:6.1f}  "
               f"{mini / base:.1f}x")  # fmt: skip
-    told = {"clips": f"{settings.batch_size} of {settings.seconds} s", "rounds": settings.rounds,
-            "unit": "clips/s, median", "machine": machine(), "results": rows}  # fmt: skip
-    settings.out.parent.mkdir(parents=True, exist_ok=True)
-    settings.out.write_text(json.dumps(told, indent=1) + "\n")
+    common.write(
+        "encoders", {"clips": f"{settings.batch_size} of {settings.seconds} s",
+                     "rounds": settings.rounds, "unit": "clips/s, median", "results": rows},
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

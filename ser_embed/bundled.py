@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
-__all__ = ["BUNDLED_ENCODERS", "BUNDLED_HEADS", "DEMO_CORPUS"]
+__all__ = ["BUNDLED_ENCODERS", "BUNDLED_HEADS", "DEFAULT_HEAD", "DEMO_CORPUS"]
 
 _ARTIFACTS = Path(__file__).resolve().parent.parent / "artifacts"
 
 BUNDLED_ENCODERS = _ARTIFACTS / "encoders"
 BUNDLED_HEADS = _ARTIFACTS / "heads"
+DEFAULT_HEAD = "sentiment3"  # what classifies where nothing has been trained yet
 DEMO_CORPUS = _ARTIFACTS / "demo"  # synthetic clips: see ser_embed/demo.py

@@ -40,7 +40,7 @@ from ser_embed.reading import Batches, ClipReader, ReadClip
 from ser_embed.store import ClipRow, store_path
 from ser_embed.writer import StoreWriter, row_of
 
-__all__ = ["ExtractConfig", "extract", "main"]
+__all__ = ["ExtractConfig", "extract", "extract_listing", "main"]
 
 log = logging.getLogger(__name__)
 
@@ -244,7 +244,13 @@ def _spread(utterances: tuple[Utterance, ...], limit: int) -> tuple[Utterance, .
     return tuple(utterances[i * len(utterances) // limit] for i in range(limit))
 
 
-def _extract_one(listing: Listing, encoder: Encoder, config: ExtractConfig) -> dict[str, Any]:
+def extract_listing(listing: Listing, encoder: Encoder, config: ExtractConfig) -> dict[str, Any]:
+    """Encode one corpus's clips into its store; return the counts and the store's path.
+
+    Raises:
+        SerEmbedError: The store is held by another process or can't be written, or no clip can
+            be used.
+    """
     settings = _settings(config, encoder)
     path = store_path(config.features_dir, listing.corpus, settings)
     started = time.perf_counter()
@@ -325,7 +331,7 @@ def extract(config: ExtractConfig) -> Outcome:
         seed=config.seed,
     )
     log.info("encoder %s, layer %s, %s", encoder.name, encoder.layer, encoder.backend.name)
-    stores = [_extract_one(listing, encoder, config) for listing in listings]
+    stores = [extract_listing(listing, encoder, config) for listing in listings]
     result: dict[str, Any] = dict(stores[0])
     if len(stores) > 1:
         result["store"] = [one["store"] for one in stores]

@@ -30,7 +30,7 @@ from ser_embed.audio import (
     to_mono,
 )
 from ser_embed.backends import BackendName
-from ser_embed.bundled import BUNDLED_HEADS
+from ser_embed.bundled import BUNDLED_HEADS, DEFAULT_HEAD
 from ser_embed.command import (
     DONE,
     RUNS_DIR,
@@ -68,18 +68,32 @@ class Prediction:
         return self.probabilities[self.label]
 
 
-def find_run(runs_dir: Path = RUNS_DIR) -> Path:
-    """Return the newest finished run, else the head that ships with the project.
+def find_run(run: Path | None = None, runs_dir: Path = RUNS_DIR) -> Path:
+    """Return the folder of a run.
+
+    Args:
+        run: A run's folder, or the name of a head that ships with the project. None for the
+            newest finished run in `runs_dir`, else the bundled `sentiment3`.
+        runs_dir: Where the newest is looked for.
 
     Raises:
-        HeadError: There is neither.
+        HeadError: There is none.
     """
+    bundled = sorted(path.name for path in BUNDLED_HEADS.glob("*") if path.is_dir())
+    if run is not None:
+        if not run.exists() and str(run) in bundled:
+            return BUNDLED_HEADS / run
+        if not run.exists():
+            raise HeadError(
+                f"{run}: no trained head there; heads that ship with the project: "
+                f"{', '.join(bundled) or 'none'}"
+            )
+        return run
     finished = list(runs_dir.glob("*/report.json"))
     if finished:
         return max(finished, key=lambda path: path.stat().st_mtime).parent
-    bundled = sorted(path.parent for path in BUNDLED_HEADS.glob("*/card.json"))
-    if bundled:
-        return bundled[0]
+    if DEFAULT_HEAD in bundled:
+        return BUNDLED_HEADS / DEFAULT_HEAD
     raise HeadError(
         f"no trained run in {runs_dir}: run python -m ser_embed.extract and then "
         "python -m ser_embed.train --early-stop, or name one with --run"
@@ -147,7 +161,7 @@ class Classifier:
         """Load a run, by default the newest, else the bundled one.
 
         Args:
-            run: Folder of a run.
+            run: Folder of a run, or the name of a bundled head.
             runs_dir: Where the newest is looked for.
             backend: Engine of the encoder; torch starts quickest.
 
@@ -155,7 +169,7 @@ class Classifier:
             HeadError: No run, a damaged one, or an encoder with other weights than it had.
             EncoderError: The encoder can't be loaded.
         """
-        folder = run or find_run(runs_dir)
+        folder = find_run(run, runs_dir)
         heads = [load_head(path) for path in head_folders(folder)]
         settings = settings_of(heads[0][1], folder)
         encoder = load_encoder(
@@ -254,7 +268,8 @@ class PredictConfig(Options):
     files: Annotated[tuple[Path, ...], tyro.conf.Positional]
     """Audio files or folders."""
     run: Path | None = None
-    """A run's folder. Default: the newest under --runs-dir, else the bundled head."""
+    """A run's folder, or a bundled head: sentiment3 or emotion8. Default: the newest under
+    --runs-dir, else the bundled sentiment3."""
     runs_dir: Path = RUNS_DIR
     """Where the newest run is looked for."""
     backend: BackendName = "torch"

@@ -32,8 +32,9 @@ from ser_embed.fit import (
     log_probabilities,
     temperature_of,
 )
-from ser_embed.heads import HEADS, Ensemble, build_head, calibrated, default_head, save_head
+from ser_embed.heads import HEADS, build_head, calibrated, default_head, save_head
 from ser_embed.labels import load_scheme
+from ser_embed.networks import Ensemble
 from ser_embed.report import Report, evaluate
 from ser_embed.runs import (
     finished_result,

@@ -12,8 +12,8 @@ import pytest
 ORDER = (
     "errors", "command", "bundled", "labels", "naming", "audio", "descriptors", "speech",
     "pretrain", "corpora", "demo", "backends", "features", "checkpoints", "encoder", "store",
-    "writer", "reading", "extract", "data", "splits", "heads", "plots", "report", "fit", "runs",
-    "train", "predict", "evaluate", "microphone", "screen", "live",
+    "writer", "reading", "extract", "data", "splits", "networks", "heads", "plots", "report",
+    "fit", "runs", "train", "predict", "evaluate", "microphone", "screen", "live",
 )  # fmt: skip
 
 COMMANDS = ("extract", "train", "evaluate", "predict", "corpora", "store", "demo", "live",

@@ -180,19 +180,32 @@ def test_the_newest_finished_run_is_found(tmp_path: Path, monkeypatch: pytest.Mo
         (tmp_path / name / "report.json").write_text("{}")
         os.utime(tmp_path / name / "report.json", (1e9 - age, 1e9 - age))
     (tmp_path / "unfinished").mkdir()
-    assert find_run(tmp_path).name == "new"
+    assert find_run(runs_dir=tmp_path).name == "new"
     os.utime(tmp_path / "old" / "report.json")
-    assert find_run(tmp_path).name == "old"
-    bundled = tmp_path / "bundled" / "mini"
-    bundled.mkdir(parents=True)
+    assert find_run(runs_dir=tmp_path).name == "old"
+    bundled = tmp_path / "bundled" / "sentiment3"
     monkeypatch.setattr(predict, "BUNDLED_HEADS", bundled.parent)
     with pytest.raises(
         HeadError, match=r"no trained run in .*ser_embed\.train --early-stop.*--run"
     ):
-        find_run(tmp_path / "nowhere")
-    (bundled / "card.json").write_text("{}")
-    assert find_run(tmp_path / "nowhere") == bundled
-    assert find_run(tmp_path).name == "old"
+        find_run(runs_dir=tmp_path / "nowhere")
+    bundled.mkdir(parents=True)
+    (bundled.parent / "emotion8").mkdir()
+    assert find_run(runs_dir=tmp_path / "nowhere") == bundled
+    assert find_run(runs_dir=tmp_path).name == "old"
+
+
+def test_a_run_is_named_by_its_folder_or_by_the_name_of_a_bundled_head(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "bundled" / "emotion8").mkdir(parents=True)
+    monkeypatch.setattr(predict, "BUNDLED_HEADS", tmp_path / "bundled")
+    monkeypatch.chdir(tmp_path)
+    assert find_run(Path("emotion8")) == tmp_path / "bundled" / "emotion8"
+    (tmp_path / "emotion8").mkdir()  # the user's own goes first
+    assert find_run(Path("emotion8")) == Path("emotion8")
+    with pytest.raises(HeadError, match=r"emotion: no trained head .*with the project: emo"):
+        find_run(Path("emotion"))
 
 
 def test_the_newest_run_classifies_without_being_named(

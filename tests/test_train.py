@@ -20,7 +20,8 @@ from safetensors.torch import load_file
 from test_data import SETTINGS, write_store
 
 from ser_embed import train
-from ser_embed.heads import HEADS, Ensemble, load_head, read_card
+from ser_embed.heads import HEADS, load_head, read_card
+from ser_embed.networks import Ensemble
 from ser_embed.report import uar_of
 
 Ran = tuple[int, dict[str, Any], str]

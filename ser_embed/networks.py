@@ -1,0 +1,216 @@
+"""The networks of the heads: features in, log-probabilities out.
+
+Each maps features (B, ...) float32 and the number of valid frames (B,) int64 to
+log-probabilities (B, C), and is built from the shape of one clip's features, the number of
+classes, the dropout, and whether time was pooled at extraction.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+__all__ = ["ConvHead", "Ensemble", "LayersHead", "MlpHead", "StatsHead", "TemporalHead"]
+
+
+def _mask(x: torch.Tensor, frames: torch.Tensor) -> torch.Tensor:
+    """Return 1 for a clip's own frames and 0 for padding: x (B, D, T) -> (B, 1, T)."""
+    places = torch.arange(x.shape[2], device=x.device)
+    return (places < frames[:, None]).to(x.dtype).unsqueeze(1)
+
+
+def _statistics(x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Mean and standard deviation over time of x (B, D, T) under a mask (B, 1, T): (B, 2 D)."""
+    weights = mask / mask.sum(2, keepdim=True).clamp_min(1)
+    mean = (x * weights).sum(2)
+    variance = ((x - mean.unsqueeze(2)) ** 2 * weights).sum(2)
+    return torch.cat([mean, (variance + 1e-6).sqrt()], dim=1)
+
+
+class ConvHead(nn.Module):
+    """The two-stage paper's head over the (T, F) image.
+
+    Eight convolutions in four blocks of two, a max pool after each, batch norm and ReLU after
+    every convolution, dropout in the last, one hidden linear layer, log-softmax. The paper
+    prints no widths; these give its 3,137,699 parameters on (1, 149, 32), with its shapes
+    (32, 34, 5) after the second block and 1,024 before the linear layers.
+    """
+
+    WIDTHS = (8, 16, 16, 32, 288, 320, 288, 128)
+
+    def __init__(
+        self, shape: tuple[int, ...], n_classes: int, dropout: float, pooled: bool
+    ) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        channels = 1
+        for i, width in enumerate(self.WIDTHS):
+            # No padding in the first two blocks, so that 149 x 32 becomes 34 x 5.
+            layers += [nn.Conv2d(channels, width, 3, padding=0 if i < 4 else 1)]
+            layers += [nn.BatchNorm2d(width), nn.ReLU()]
+            channels = width
+            if i == 7:
+                layers.append(nn.Dropout(dropout))
+            if i % 2:
+                layers.append(nn.MaxPool2d(2))
+        self.blocks = nn.Sequential(*layers)
+        self.hidden = nn.Linear(128 * 8, 1024)
+        self.output = nn.Linear(1024, n_classes)
+
+    def forward(self, features: torch.Tensor, frames: torch.Tensor) -> torch.Tensor:
+        """Return log-probabilities (B, C)."""
+        x = self.blocks(features.unsqueeze(1))  # (B, 1, 149, 32) -> (B, 128, 8, 1)
+        # Wider or longer images than the paper's are averaged down to its 8 x 1.
+        x = F.adaptive_avg_pool2d(x, (8, 1)).flatten(1)  # (B, 1024)
+        x = F.relu(self.hidden(x))  # (B, 1024)
+        return F.log_softmax(self.output(x).float(), dim=1)  # (B, C)
+
+
+class TemporalHead(nn.Module):
+    """Eight convolutions over time, statistics pooling, one hidden layer.
+
+    For wide hidden states: the feature dimension is the first convolution's input channels, so
+    nothing is shared across features, which have no order. Three of the convolutions halve the
+    time (20 ms a frame is finer than emotion needs); the others have residuals.
+    """
+
+    WIDTH = 128
+    STRIDES = (2, 1, 2, 1, 2, 1, 1, 1)  # 149 frames -> 75 -> 38 -> 19, of 160 ms
+
+    def __init__(
+        self, shape: tuple[int, ...], n_classes: int, dropout: float, pooled: bool
+    ) -> None:
+        super().__init__()
+        sizes = [shape[-1]] + [self.WIDTH] * 8
+        self.convolutions = nn.ModuleList(
+            nn.Conv1d(a, b, 3, stride=stride, padding=1)
+            for a, b, stride in zip(sizes, sizes[1:], self.STRIDES, strict=False)
+        )
+        self.norms = nn.ModuleList(nn.BatchNorm1d(self.WIDTH) for _ in self.STRIDES)
+        # Whole channels: neighbouring frames are too alike for single values to be missed, and
+        # drawing a number for each of them takes long.
+        self.drop_channels = nn.Dropout1d(dropout / 2)
+        self.dropout = nn.Dropout(dropout)
+        self.hidden = nn.Linear(2 * self.WIDTH, self.WIDTH)
+        self.output = nn.Linear(self.WIDTH, n_classes)
+
+    def forward(self, features: torch.Tensor, frames: torch.Tensor) -> torch.Tensor:
+        """Return log-probabilities (B, C)."""
+        x = features.transpose(1, 2)  # (B, D, T)
+        mask = _mask(x, frames)  # (B, 1, T)
+        for convolution, norm, stride in zip(
+            self.convolutions, self.norms, self.STRIDES, strict=True
+        ):
+            # Padding stays zero, so that it doesn't leak into a clip's last frames.
+            y = self.drop_channels(F.relu(norm(convolution(x * mask))))
+            x = y if stride > 1 else x + y  # (B, 128, T / 2, 4, 8)
+            if stride > 1:
+                frames = (frames + 1) // 2
+                mask = _mask(x, frames)
+        x = _statistics(x, mask)  # (B, 256)
+        x = self.dropout(F.relu(self.hidden(x)))  # (B, 128)
+        return F.log_softmax(self.output(x).float(), dim=1)  # (B, C)
+
+
+def _dense(size_in: int, size_out: int, dropout: float) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Linear(size_in, size_out), nn.BatchNorm1d(size_out), nn.ReLU(), nn.Dropout(dropout)
+    )
+
+
+class MlpHead(nn.Module):
+    """Mean over time, then 512 -> 256 -> classes, each with batch norm, ReLU and dropout."""
+
+    def __init__(
+        self, shape: tuple[int, ...], n_classes: int, dropout: float, pooled: bool
+    ) -> None:
+        super().__init__()
+        self.pooled = pooled
+        self.dense = nn.Sequential(_dense(shape[-1], 512, dropout), _dense(512, 256, dropout))
+        self.output = nn.Linear(256, n_classes)
+
+    def forward(self, features: torch.Tensor, frames: torch.Tensor) -> torch.Tensor:
+        """Return log-probabilities (B, C)."""
+        if self.pooled:
+            x = features[:, 0]  # (B, 1, D) -> (B, D)
+        else:
+            x = features.transpose(1, 2)  # (B, D, T)
+            mask = _mask(x, frames)
+            x = (x * mask).sum(2) / mask.sum(2).clamp_min(1)  # (B, D)
+        return F.log_softmax(self.output(self.dense(x)).float(), dim=1)  # (B, C)
+
+
+class StatsHead(nn.Module):
+    """Mean and standard deviation over time of every layer, then two hidden layers.
+
+    What a support vector machine on functionals sees (Eyben et al. 2016), learnt: inputs are
+    standardised by a batch norm without weights, and whole inputs are dropped too.
+    """
+
+    WIDTH = 256
+
+    def __init__(
+        self, shape: tuple[int, ...], n_classes: int, dropout: float, pooled: bool
+    ) -> None:
+        super().__init__()
+        self.pooled = pooled
+        size = math.prod(shape) if pooled else 2 * math.prod(shape[:-2]) * shape[-1]
+        self.standardise = nn.BatchNorm1d(size, affine=False)
+        self.drop_inputs = nn.Dropout(dropout / 2)
+        self.dense = nn.Sequential(
+            _dense(size, self.WIDTH, dropout), _dense(self.WIDTH, self.WIDTH, dropout)
+        )
+        self.output = nn.Linear(self.WIDTH, n_classes)
+
+    def forward(self, features: torch.Tensor, frames: torch.Tensor) -> torch.Tensor:
+        """Return log-probabilities (B, C)."""
+        if self.pooled:
+            x = features.flatten(1)  # (B, L, 2 D) -> (B, 2 L D)
+        else:
+            # (B, [L,] T, D) -> (B, [L] D, T): the layers stand beside the features.
+            x = features.transpose(-1, -2).flatten(1, -2)
+            x = _statistics(x, _mask(x, frames))  # (B, 2 L D)
+        x = self.drop_inputs(self.standardise(x.float()))
+        return F.log_softmax(self.output(self.dense(x)).float(), dim=1)  # (B, C)
+
+
+class LayersHead(nn.Module):
+    """A learned weighted sum of all layers, then a small network (Pepino et al. 2021)."""
+
+    WIDTH = 128
+
+    def __init__(
+        self, shape: tuple[int, ...], n_classes: int, dropout: float, pooled: bool
+    ) -> None:
+        super().__init__()
+        self.framewise = len(shape) == 3
+        self.weights = nn.Parameter(torch.zeros(shape[0]))
+        self.frame = nn.Sequential(
+            nn.Linear(shape[-1], self.WIDTH), nn.ReLU(), nn.Dropout(dropout),
+            nn.Linear(self.WIDTH, self.WIDTH), nn.ReLU(), nn.Dropout(dropout),
+        )  # fmt: skip
+        self.output = nn.Linear(self.WIDTH * (2 if self.framewise else 1), n_classes)
+
+    def forward(self, features: torch.Tensor, frames: torch.Tensor) -> torch.Tensor:
+        """Return log-probabilities (B, C)."""
+        x = torch.einsum("l,bl...->b...", self.weights.softmax(0), features)
+        x = self.frame(x)  # (B, T, 128), or (B, 128) pooled
+        if self.framewise:
+            x = x.transpose(1, 2)  # (B, 128, T)
+            x = _statistics(x, _mask(x, frames))  # (B, 256)
+        return F.log_softmax(self.output(x).float(), dim=1)  # (B, C)
+
+
+class Ensemble(nn.Module):
+    """Several heads of one kind: the mean of their probabilities."""
+
+    def __init__(self, members: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(members)
+
+    def forward(self, features: torch.Tensor, frames: torch.Tensor) -> torch.Tensor:
+        """Return log-probabilities (B, C)."""
+        log_probs = torch.stack([member(features, frames) for member in self.members])
+        return log_probs.logsumexp(0) - math.log(len(self.members))
