@@ -4,9 +4,17 @@ Both take a batch of waveforms and give its hidden states; which one ran must no
 features beyond rounding (fp32: 1e-4 relative).
 """
 
+import hashlib
 import importlib.util
+import json
+import logging
+import os
 import platform
+import shutil
+import tempfile
 import warnings
+from importlib import metadata
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -15,7 +23,11 @@ from torch import nn
 
 from ser_embed.errors import EncoderError, MissingExtra
 
-__all__ = ["Backend", "BackendName", "Precision", "choose_backend", "make_backend"]
+__all__ = [
+    "Backend", "BackendName", "Precision", "cache_folder", "choose_backend", "make_backend",
+]  # fmt: skip
+
+log = logging.getLogger(__name__)
 
 BackendName = Literal["auto", "torch", "openvino"]
 Precision = Literal["fp32", "bf16"]
@@ -51,16 +63,27 @@ class TorchBackend:
             return self.network(samples, valid).float().cpu().numpy()
 
 
+def cache_folder() -> Path:
+    """Return where converted networks are kept: $SER_EMBED_CACHE, else ~/.cache/ser_embed."""
+    told = os.environ.get("SER_EMBED_CACHE")
+    return Path(told) if told else Path("~/.cache/ser_embed").expanduser()
+
+
 class OpenVINOBackend:
-    """OpenVINO on the CPU, converted in memory from the loaded PyTorch network."""
+    """OpenVINO on the CPU, converted in memory from the loaded PyTorch network.
+
+    The converted network is kept in `cache_folder()`, by the fingerprint that is given. A copy
+    there that isn't, byte for byte, what was written is converted anew.
+    """
 
     name = "openvino"
 
-    def __init__(self, network: nn.Module, precision: Precision) -> None:
+    def __init__(self, network: nn.Module, precision: Precision, fingerprint: str = "") -> None:
         import openvino
 
         self.core = openvino.Core()
         self.network = network.eval()
+        self.fingerprint = fingerprint
         self.hints = {
             "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
             "PERFORMANCE_HINT": "LATENCY",  # one batch at a time with every core on it
@@ -71,11 +94,31 @@ class OpenVINOBackend:
         """See `Backend`."""
         masked = mask is not None
         if masked not in self.compiled:
-            self.compiled[masked] = self._compile(masked)
+            model = self._kept(masked)
+            if model is None:
+                model = self._converted(masked)
+            self.compiled[masked] = self.core.compile_model(model, "CPU", self.hints)
         inputs = [waveforms] if mask is None else [waveforms, mask]
         return self.compiled[masked](inputs)[0]
 
-    def _compile(self, masked: bool) -> Any:
+    def _place(self, masked: bool) -> Path:
+        versions = [metadata.version(name) for name in ("openvino", "torch", "transformers")]
+        told = json.dumps([self.fingerprint, masked, _CONVERSION, versions])
+        return cache_folder() / "openvino" / hashlib.sha256(told.encode()).hexdigest()[:24]
+
+    def _kept(self, masked: bool) -> Any:
+        """Return the network converted earlier, None if there is none that is whole."""
+        place = self._place(masked)
+        try:
+            if not self.fingerprint or _digests(place) != json.loads(
+                (place / "digests.json").read_text()
+            ):
+                return None
+            return self.core.read_model(place / "network.xml")
+        except (OSError, ValueError, RuntimeError):
+            return None
+
+    def _converted(self, masked: bool) -> Any:
         import openvino
 
         # Two different lengths, so that tracing can't take the batch or the length for constant.
@@ -90,7 +133,40 @@ class OpenVINOBackend:
         with torch.inference_mode(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # tracing remarks on every branch that it freezes
             model = openvino.convert_model(self.network, example_input=example, input=shapes)
-        return self.core.compile_model(model, "CPU", self.hints)
+        if self.fingerprint:
+            self._keep(model, self._place(masked))
+        return model
+
+    def _keep(self, model: Any, place: Path) -> None:
+        """Keep a converted network; that it can't be kept costs the next start a conversion."""
+        import openvino
+
+        try:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=place.parent) as folder:
+                written = Path(folder) / "new"
+                written.mkdir()
+                openvino.save_model(model, written / "network.xml", compress_to_fp16=False)
+                (written / "digests.json").write_text(json.dumps(_digests(written)))
+                shutil.rmtree(place, ignore_errors=True)  # one that is damaged
+                written.rename(place)
+        except (OSError, RuntimeError) as error:
+            log.info("%s: the converted network can't be kept (%s)", place, error)
+
+
+_CONVERSION = 1  # version of what is converted: the wrapping of the network, its inputs
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    """Return the SHA-256 of a converted network's files."""
+    digests = {}
+    for name in ("network.xml", "network.bin"):
+        digest = hashlib.sha256()
+        with (folder / name).open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+        digests[name] = digest.hexdigest()
+    return digests
 
 
 def choose_backend(name: BackendName) -> str:
@@ -102,8 +178,17 @@ def choose_backend(name: BackendName) -> str:
     return "openvino" if importlib.util.find_spec("openvino") else "torch"
 
 
-def make_backend(name: BackendName, network: nn.Module, precision: Precision) -> Backend:
+def make_backend(
+    name: BackendName, network: nn.Module, precision: Precision, fingerprint: str = ""
+) -> Backend:
     """Return the backend of that name around a network.
+
+    Args:
+        name: Backend, or `auto`.
+        network: Maps waveforms and mask to hidden states; see `Backend`.
+        precision: Arithmetic.
+        fingerprint: What the network is, down to its weights: a converted one is kept by it;
+            empty keeps none.
 
     Raises:
         MissingExtra: OpenVINO was asked for and isn't installed.
@@ -115,5 +200,5 @@ def make_backend(name: BackendName, network: nn.Module, precision: Precision) ->
     if chosen == "openvino":
         if importlib.util.find_spec("openvino") is None:
             raise MissingExtra("openvino", "openvino")
-        return OpenVINOBackend(network, precision)
+        return OpenVINOBackend(network, precision, fingerprint)
     raise EncoderError(f"no backend {name!r}; there are auto, torch, openvino")

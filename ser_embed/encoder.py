@@ -130,7 +130,10 @@ class Encoder:
         self.kernels, self.strides = loaded.kernels, loaded.strides
         self.weights = fingerprint(loaded.model)
         network.requires_grad_(False)
-        self.backend = make_backend(backend, network, precision)
+        # The weights, and all that the configuration changes in how they are used.
+        config = getattr(loaded.model, "config", None)
+        told = f"{self.weights} {layer} {config and config.to_json_string()} {network}"
+        self.backend = make_backend(backend, network, precision, told)
 
     def n_frames(self, n_samples: int) -> int:
         """Return how many frames a clip of so many samples gives (48,000 samples: 149)."""

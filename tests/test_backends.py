@@ -159,6 +159,77 @@ def test_openvino_converts_a_half_precision_checkpoint_to_fp32(
     compare(str(tmp_path), 2, ([16_000, 9_000],), "fp32", 1e-4)
 
 
+# --- keeping what was converted --------------------------------------------------------------
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("SER_EMBED_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "openvino"
+
+
+def states_of(name: str, lengths: list[int]) -> list[np.ndarray]:
+    return load_encoder(name, 2, backend="openvino").encode(clips(lengths))
+
+
+@pytest.mark.parametrize("lengths", [[16_000] * 2, [16_000, 9_000]])
+def test_a_converted_network_is_kept_and_gives_the_same(
+    checkpoint: Callable[[str], str], cache: Path, monkeypatch: pytest.MonkeyPatch,
+    lengths: list[int],
+) -> None:  # fmt: skip
+    name = checkpoint("wav2vec2-layer")
+    first = states_of(name, lengths)
+    assert len(list(cache.iterdir())) == 1
+    monkeypatch.setattr(openvino, "convert_model", None)  # a conversion would raise
+    for one, other in zip(first, states_of(name, lengths), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_each_layer_and_weight_has_a_network_of_its_own(
+    checkpoint: Callable[[str], str], cache: Path, tmp_path: Path
+) -> None:
+    name = checkpoint("wav2vec2-layer")
+    changed = transformers.AutoModelForCTC.from_pretrained(name)
+    with torch.no_grad():
+        changed.wav2vec2.encoder.layers[0].feed_forward.output_dense.bias += 1
+    changed.save_pretrained(tmp_path / "changed")
+    activation = transformers.AutoModelForCTC.from_pretrained(name)
+    activation.config.hidden_act = "relu"  # the same weights
+    activation.save_pretrained(tmp_path / "activation")
+    for folder in (name, str(tmp_path / "changed"), str(tmp_path / "activation")):
+        for layer in (1, 2):
+            (ours,) = load_encoder(folder, layer, backend="openvino").encode(clips([16_000]))
+            (theirs,) = load_encoder(folder, layer, backend="torch").encode(clips([16_000]))
+            assert deviation(ours, theirs) < 1e-4
+    assert len(list(cache.iterdir())) == 6
+
+
+@pytest.mark.parametrize("file", ["network.bin", "network.xml", "digests.json"])
+def test_a_damaged_copy_is_made_anew(
+    checkpoint: Callable[[str], str], cache: Path, file: str
+) -> None:
+    name = checkpoint("wav2vec2-group")
+    first = states_of(name, [16_000])
+    (place,) = cache.iterdir()
+    whole = (place / file).read_bytes()
+    for damaged in (whole[:-1], b"", bytes([whole[0] ^ 1]) + whole[1:], None):
+        if damaged is None:
+            (place / file).unlink()
+        else:
+            (place / file).write_bytes(damaged)
+        np.testing.assert_array_equal(states_of(name, [16_000])[0], first[0])
+        if file == "network.bin":
+            assert (place / file).read_bytes() == whole
+
+
+def test_a_cache_that_cannot_be_written_costs_nothing_but_time(
+    checkpoint: Callable[[str], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("SER_EMBED_CACHE", str(tmp_path / "file"))
+    assert states_of(checkpoint("wav2vec2-group"), [16_000])[0].shape == (1, 49, 32)
+
+
 # --- choosing --------------------------------------------------------------------------------
 
 
