@@ -8,10 +8,12 @@ A command is a frozen dataclass that derives from `Options` and a function from 
 import io
 import json
 import logging
+import shlex
 import sys
+import typing
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,7 +23,7 @@ from ser_embed.errors import SerEmbedError
 
 __all__ = [
     "DONE", "FAILED", "FEATURES_DIR", "INTERRUPTED", "RUNS_DIR", "SOME_CLIPS_FAILED", "Options",
-    "Outcome", "hide_bar", "run_command",
+    "Outcome", "command_line", "hide_bar", "run_command",
 ]  # fmt: skip
 
 DONE, FAILED, SOME_CLIPS_FAILED, INTERRUPTED = 0, 1, 3, 130
@@ -103,6 +105,29 @@ def run_command(
     if parsed.json:
         print(json.dumps(outcome.result), flush=True)
     return outcome.status
+
+
+def command_line(prog: str, options: Options) -> str:
+    """Return the command that gives these options; what is at its default is left out.
+
+    >>> command_line("python -m x", Options(json=True))
+    'python -m x --json'
+    """
+    hints = typing.get_type_hints(type(options), include_extras=True)
+    named, positional = [], []
+    for one in fields(options):
+        value = getattr(options, one.name)
+        if value == one.default:
+            continue
+        values = [str(v) for v in (value if isinstance(value, tuple) else (value,))]
+        flag = one.name.replace("_", "-")
+        if tyro.conf.Positional in getattr(hints[one.name], "__metadata__", ()):
+            positional += values
+        elif isinstance(value, bool):
+            named.append(f"--{flag}" if value else f"--no-{flag}")
+        else:
+            named += [f"--{flag}", *values]
+    return shlex.join([*prog.split(), *positional, *named])
 
 
 def _fail(prog: str, message: str, as_json: bool) -> int:

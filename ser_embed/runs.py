@@ -5,8 +5,6 @@ import hashlib
 import json
 import logging
 import platform
-import shlex
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib import metadata
@@ -86,7 +84,12 @@ def finished_result(folder: Path, identity: str) -> dict[str, Any] | None:
 
 
 def make_card(
-    options: Mapping[str, Any], clips: LabelledClips, head: str, scheme: LabelScheme, identity: str
+    options: Mapping[str, Any],
+    clips: LabelledClips,
+    head: str,
+    scheme: LabelScheme,
+    identity: str,
+    command: str,
 ) -> dict[str, Any]:
     """Return what a head's card says before training; training adds what it found."""
     corpora = clips.table["corpus"].value_counts().sort_index()
@@ -107,7 +110,7 @@ def make_card(
         "left_out": clips.left_out,
         "split": {"rule": options["split"], "seed": options["seed"]},
         "data_sha256": clips.digest,
-        "command": shlex.join(["python", "-m", "ser_embed.train", *sys.argv[1:]]),
+        "command": command,
         "versions": {
             "ser_embed": __version__, "python": platform.python_version(),
             **{name: metadata.version(name) for name in ("torch", "transformers", "numpy")},

@@ -21,7 +21,15 @@ import torch
 import tyro
 from tqdm import tqdm
 
-from ser_embed.command import FEATURES_DIR, RUNS_DIR, Options, Outcome, hide_bar, run_command
+from ser_embed.command import (
+    FEATURES_DIR,
+    RUNS_DIR,
+    Options,
+    Outcome,
+    command_line,
+    hide_bar,
+    run_command,
+)
 from ser_embed.data import LabelledClips, load_clips, open_stores
 from ser_embed.errors import HeadError
 from ser_embed.fit import (
@@ -53,6 +61,7 @@ __all__ = ["TrainConfig", "main", "train"]
 
 log = logging.getLogger(__name__)
 
+PROG = "python -m ser_embed.train"
 PAPER_WEIGHTS = {"positive": 1.99, "neutral": 3.0, "negative": 1.0}
 
 
@@ -254,7 +263,7 @@ def train(config: TrainConfig) -> Outcome:
         if not config.json:
             print(f"report: {folder / 'report.md'}")
         return Outcome(finished)
-    card = make_card(options, clips, head, scheme, identity)
+    card = make_card(options, clips, head, scheme, identity, command_line(PROG, config))
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "started.json", {"identity": identity})
     started = time.perf_counter()
@@ -362,7 +371,7 @@ def _report(folds: list[_Fold], clips: LabelledClips, config: TrainConfig) -> Re
 
 def main(argv: list[str] | None = None) -> int:
     """Run `python -m ser_embed.train`."""
-    return run_command(train, TrainConfig, "python -m ser_embed.train", argv)
+    return run_command(train, TrainConfig, PROG, argv)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,10 @@
 """What ships, encoders and heads: their READMEs tell the truth, and other tools can load them."""
 
 import hashlib
+import importlib.util
 import json
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -70,6 +72,18 @@ def test_it_is_trained_and_hears_a_difference(name: str) -> None:
     noise = rng.standard_normal(16_000).astype(np.float32)
     low, near, other = (s[0].mean(0) for s in encoder.encode([buzz(120), buzz(125), noise]))
     assert np.linalg.norm(low - near) < 0.5 * np.linalg.norm(low - other)
+
+
+def test_the_readme_shows_the_ablation_that_was_measured(project: Path) -> None:
+    spec = importlib.util.spec_from_file_location("ablation", project / "benchmarks/ablation.py")
+    assert spec
+    assert spec.loader
+    sys.modules["ablation"] = ablation = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(ablation)
+    folder = BUNDLED_ENCODERS / "mini"
+    measured = json.loads((folder / "ablation.json").read_text(encoding="utf-8"))
+    assert set(measured) == set(ablation.VARIANTS)
+    assert ablation.table(measured) in (folder / "README.md").read_text(encoding="utf-8")
 
 
 # --- trained heads ---------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """Stage 2 as a user runs it: the files of a run, its resumes, its refusals."""
 
 import json
+import shlex
 import logging
 import os
 import re
@@ -132,7 +133,10 @@ def test_the_card_says_what_rebuilds_and_explains_the_head(
     assert (card["demo"], card["encoder_trained"]) == (False, True)
     assert card["temperature"] > 0
     assert {"ser_embed", "python", "torch", "transformers", "numpy"} <= set(card["versions"])
-    assert "python -m ser_embed.train" in card["command"]
+    told = ["--early-stop", "--head", "mlp", "--epochs", "12", "--features-dir"]
+    words = shlex.split(card["command"])
+    assert words[:3] == ["python", "-m", "ser_embed.train"]  # though nobody typed it
+    assert set(told) < set(words)
 
 
 def test_the_clips_are_told_part_by_part(finished: tuple[Path, dict[str, Any]]) -> None:
