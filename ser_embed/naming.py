@@ -15,7 +15,7 @@ from ser_embed.errors import CorpusError
 __all__ = ["CORPORA", "Corpus", "Utterance", "recognise"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)  # a corpus may have millions
 class Utterance:
     """One clip and what its corpus says of it.
 

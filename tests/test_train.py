@@ -1,10 +1,10 @@
 """Stage 2 as a user runs it: the files of a run, its resumes, its refusals."""
 
 import json
-import shlex
 import logging
 import os
 import re
+import shlex
 import subprocess
 import sys
 import time
