@@ -1,5 +1,6 @@
 # make demo   environment, install, and the whole job on the bundled synthetic clips
 # make test   environment, install, style, types, and all tests
+# make bench  environment, install, and every benchmark (half an hour)
 # make clean  forget the environment (features and runs stay)
 
 PYTHON ?= python3
@@ -11,7 +12,7 @@ DEMO_CLIPS := artifacts/demo/Actor_01/03-01-01-01-01-01-01.ogg \
 	artifacts/demo/Actor_02/03-01-05-02-01-01-02.ogg \
 	artifacts/demo/Actor_03/03-01-03-02-02-01-03.ogg
 
-.PHONY: demo test clean
+.PHONY: demo test bench clean
 
 # A stamp is newer than what it was made from, so an install happens once a change.
 $(VENV)/.demo: setup.cfg pyproject.toml
@@ -35,6 +36,12 @@ test: $(VENV)/.test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy ser_embed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+
+bench: $(VENV)/.demo
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
+	for name in extraction encoders store head scaling latency plot; do \
+		$(BIN)/python benchmarks/$$name.py || exit 1; \
+	done
 
 clean:
 	rm -rf $(VENV)

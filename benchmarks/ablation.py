@@ -44,13 +44,12 @@ VARIANTS: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = {
     "no trimming, filled with random samples": ({"trim": False, "fill": "sample"}, {}),
     "whole clips": ({"seconds": 0.0}, {}),
     "means without deviations, head `layers`": ({"pool": "mean"}, {"head": "layers"}),
-    "frames of the default layer, head `stats`": (FRAMES, {}),
-    "frames of the default layer, head `temporal`": (FRAMES, {"head": "temporal"}),
+    "frames of the default layer, one head `stats`": (FRAMES, {"ensemble": 1}),
+    "frames of the default layer, one head `temporal`": (
+        FRAMES, {"head": "temporal", "ensemble": 1}),
     "one head": ({}, {"ensemble": 1}),
     "mixup 0.4": ({}, {"mixup": 0.4}),
-    "label smoothing 0.1": ({}, {"label_smoothing": 0.1}),
-    "cosine rate over 40 epochs": ({}, {"schedule": "cosine", "epochs": 40}),
-    "these three together": (
+    "mixup 0.4, label smoothing 0.1, cosine rate over 40 epochs": (
         {}, {"mixup": 0.4, "label_smoothing": 0.1, "schedule": "cosine", "epochs": 40}),
     "no class weights": ({}, {"class_weights": "none"}),
 }  # fmt: skip

@@ -108,16 +108,15 @@ def run_command(
 
 
 def command_line(prog: str, options: Options) -> str:
-    """Return the command that gives these options; what is at its default is left out.
+    """Return the command that gives these options, without what is at its default.
 
-    >>> command_line("python -m x", Options(json=True))
-    'python -m x --json'
+    How a command talks, --json and --quiet, is left out too.
     """
     hints = typing.get_type_hints(type(options), include_extras=True)
     named, positional = [], []
     for one in fields(options):
         value = getattr(options, one.name)
-        if value == one.default:
+        if value == one.default or one.name in ("json", "quiet"):
             continue
         values = [str(v) for v in (value if isinstance(value, tuple) else (value,))]
         flag = one.name.replace("_", "-")

@@ -5,6 +5,7 @@
 
 import csv
 import io
+import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -191,14 +192,15 @@ def _csv_utterance(file: Path, line: int, row: Mapping[str, str | None]) -> Utte
     part, gender = cell("split").lower(), cell("gender").lower()
     if part not in _PARTS:
         raise CorpusError(f"{file}, line {line}: split {part!r} is none of train, val, test")
-    speaker = cell("speaker")
+    speaker, corpus = cell("speaker"), sys.intern(_corpus_of(file))
     return Utterance(
         path=file.parent / cell("path"),
-        corpus=_corpus_of(file),
-        speaker=speaker and f"{_corpus_of(file)}:{speaker}",
-        gender=_GENDERS.get(gender, gender),
-        emotion=canonical_emotion(cell("emotion")),
-        intensity=cell("intensity").lower(),
+        corpus=corpus,
+        # Each distinct word once in memory, however many lines have it.
+        speaker=sys.intern(speaker and f"{corpus}:{speaker}"),
+        gender=sys.intern(_GENDERS.get(gender, gender)),
+        emotion=sys.intern(canonical_emotion(cell("emotion"))),
+        intensity=sys.intern(cell("intensity").lower()),
         part=_PARTS[part],
     )
 

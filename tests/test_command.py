@@ -2,17 +2,20 @@
 
 import json
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from subprocess import CompletedProcess
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
+import tyro
 
 from ser_embed import demo
-from ser_embed.command import Options, hide_bar
+from ser_embed.command import Options, command_line, hide_bar
 
 PROGRAM = '''
 import errno, logging, os, signal, sys
@@ -214,3 +217,27 @@ def test_a_file_that_can_not_be_written_is_an_error_of_the_command(
     (tmp_path / "Actor_01" / "03-01-01-01-01-01-01.ogg").mkdir(parents=True)
     assert demo.main([str(tmp_path)]) == 1
     assert "03-01-01-01-01-01-01.ogg" in capsys.readouterr().err
+
+
+@dataclass(frozen=True)
+class Everything(Options):
+    """One of every kind."""
+
+    files: Annotated[tuple[Path, ...], tyro.conf.Positional] = ()
+    rate: float = 0.5
+    trim: bool = True
+    deep: bool = False
+    names: tuple[str, ...] = ()
+    folder: Path | None = None
+
+
+@pytest.mark.parametrize("options", [
+    Everything(),
+    Everything((Path("a b.h5"), Path("c"))),
+    Everything(rate=1e-5, trim=False, deep=True, names=("x", "y z"), folder=Path("über")),
+])  # fmt: skip
+def test_a_command_line_gives_back_its_options(options: Everything) -> None:
+    words = shlex.split(command_line("python -m x", replace(options, json=True)))
+    assert words[:3] == ["python", "-m", "x"]
+    flags = (tyro.conf.FlagCreatePairsOff, tyro.conf.OmitArgPrefixes)
+    assert tyro.cli(Everything, args=words[3:], config=flags) == options

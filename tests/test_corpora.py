@@ -6,6 +6,7 @@ import shutil
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any, NamedTuple
@@ -402,7 +403,7 @@ def write_csv(folder: Path, text: str, encoding: str = "utf-8") -> Path:
 
 
 def rows_of(listing: Listing) -> dict[str, dict[str, Any]]:
-    return {u.path.name: vars(u) for u in listing.utterances}
+    return {u.path.name: asdict(u) for u in listing.utterances}
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])

@@ -3,6 +3,7 @@
 import csv
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -66,7 +67,7 @@ def test_case_does_not_matter(corpus: str, change: Callable[[str], str]) -> None
     as_written, changed = Path(EXAMPLES[corpus]), Path(change(EXAMPLES[corpus]))
     found = CORPORA[corpus].parse(changed)
     assert found is not None
-    assert {**vars(found), "path": as_written} == vars(parse(EXAMPLES[corpus], corpus))
+    assert {**asdict(found), "path": as_written} == asdict(parse(EXAMPLES[corpus], corpus))
 
 
 @pytest.mark.parametrize("corpus", CORPORA)
@@ -117,7 +118,7 @@ def test_urdu_halves_share_a_recording() -> None:
 def test_old_copies_of_crema_d_have_one_x() -> None:
     old, new = (parse(f"1040_ITH_SAD_{x}.wav", "crema-d") for x in ("X", "XX"))
     assert (old.emotion, old.intensity, old.speaker) == ("sad", "", "crema-d:1040")
-    assert {**vars(old), "path": new.path} == vars(new)
+    assert {**asdict(old), "path": new.path} == asdict(new)
 
 
 @pytest.mark.parametrize(

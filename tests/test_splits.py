@@ -2,6 +2,7 @@
 
 import csv
 from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -471,7 +472,7 @@ def test_audit_counts_by_hand() -> None:
 def corpus_clips(shared: Path, corpus: str) -> pd.DataFrame:
     """What a store's table would say of a real corpus; the bytes stand for themselves by path."""
     listing = read_corpus(shared / "corpora" / corpus, corpus)
-    table = pd.DataFrame([vars(u) for u in listing.utterances])
+    table = pd.DataFrame([asdict(u) for u in listing.utterances])
     scheme = SCHEMES["emotion8"]
     table["label"] = scheme.encode(table["emotion"], table["intensity"])
     classes = sorted(table["label"].unique())
