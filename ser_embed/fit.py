@@ -1,7 +1,6 @@
 """The training loop: a head, features, a split; early stopping; resumable after every epoch."""
 
 import json
-import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -97,8 +96,6 @@ class FitSettings:
         seed: Order of the clips and dropout.
         mixup: Pairs of clips are mixed with a share drawn from Beta(mixup, mixup); 0 for none
             (Zhang et al. 2018).
-        label_smoothing: Share of every target that is spread over all classes.
-        schedule: `constant` learning rate, or `cosine`: it falls to zero over `epochs`.
     """
 
     epochs: int
@@ -109,8 +106,6 @@ class FitSettings:
     stopping: EarlyStopping | None
     seed: int
     mixup: float = 0.0
-    label_smoothing: float = 0.0
-    schedule: Literal["constant", "cosine"] = "constant"
 
 
 def _device() -> torch.device:
@@ -195,7 +190,7 @@ class _Fit:
         order = rows[torch.randperm(len(rows), generator=generator)]
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            loss = self._train(order, epoch)
+            loss = self._train(order)
         log_probs = log_probabilities(self.head, self.features, self.split.val)
         truth = self.labels.cpu().numpy()[self.split.val]
         predicted = log_probs.argmax(1)
@@ -211,7 +206,7 @@ class _Fit:
         self.history.val_uar.append(float(uar_of(matrix)))
         self.history.val_wa.append(float((truth == predicted).mean()))
 
-    def _train(self, order: torch.Tensor, epoch: int) -> float:
+    def _train(self, order: torch.Tensor) -> float:
         """Train on the clips in this order; return the loss, averaged as cross-entropy is.
 
         A weighted mean over an epoch is the sum of the batches' numerators over the sum of
@@ -221,13 +216,9 @@ class _Fit:
         total = torch.zeros((), device=self.device)
         weight = torch.zeros((), device=self.device)
         batches = _batches(order, self.settings.batch_size)
-        for number, rows in enumerate(batches):
-            self._set_rate(epoch - 1 + number / len(batches))
+        for rows in batches:
             batch, frames = self.features.batch(rows)
             targets = F.one_hot(self.labels[rows], len(self.weights)).float()
-            targets = targets.lerp(
-                torch.full_like(targets, 1 / len(self.weights)), self.settings.label_smoothing
-            )
             batch, targets, frames = self._mixed(batch.to(self.device), targets, frames)
             with _autocast(self.device):
                 log_probs = self.head(batch, frames.to(self.device))
@@ -239,12 +230,6 @@ class _Fit:
             total += summed.detach()
             weight += mass
         return float(total / weight)
-
-    def _set_rate(self, epochs_done: float) -> None:
-        if self.settings.schedule == "cosine":
-            rate = 0.5 * (1 + math.cos(math.pi * epochs_done / self.settings.epochs))
-            for group in self.optimizer.param_groups:
-                group["lr"] = self.settings.lr * rate
 
     def _mixed(
         self, batch: torch.Tensor, targets: torch.Tensor, frames: torch.Tensor

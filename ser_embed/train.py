@@ -96,10 +96,6 @@ class TrainConfig(Options):
     """The paper's is adam."""
     mixup: float = 0.0
     """Mix pairs of training clips by shares drawn from Beta(M, M); 0 for none."""
-    label_smoothing: float = 0.0
-    """Share of every target that is spread over all classes."""
-    schedule: Literal["constant", "cosine"] = "constant"
-    """Learning rate: as it is, or falling to zero over --epochs."""
     ensemble: int = 1
     """Heads that are trained, each validated on other training speakers, and averaged."""
     weight_decay: float = 0.01
@@ -213,8 +209,6 @@ def _train_member(
         stopping=EarlyStopping(config.stop_rule, config.patience) if config.early_stop else None,
         seed=config.seed + number,
         mixup=config.mixup,
-        label_smoothing=config.label_smoothing,
-        schedule=config.schedule,
     )
     weights = _class_weights(config, clips.classes, labels[split.train])
     history = fit(
@@ -285,7 +279,7 @@ def _check(config: TrainConfig) -> None:
             raise HeadError(f"--{name.replace('_', '-')} {getattr(config, name)}: at least 1")
     if config.lr is not None and config.lr <= 0:
         raise HeadError(f"--lr {config.lr}: must be greater than 0")
-    for name in ("weight_decay", "mixup", "label_smoothing"):
+    for name in ("weight_decay", "mixup"):
         if getattr(config, name) < 0:
             raise HeadError(f"--{name.replace('_', '-')} {getattr(config, name)}: at least 0")
     if not 0 <= config.seed < 2**32:

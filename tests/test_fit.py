@@ -304,36 +304,6 @@ def test_mixup_learns(toy: LabelledClips, split: Split) -> None:
     assert max(history.val_uar) > 0.9
 
 
-def test_a_cosine_falls_to_zero(toy: LabelledClips, split: Split) -> None:
-    rates: list[float] = []
-    with pytest.MonkeyPatch.context() as patch:
-        step = torch.optim.AdamW.step
-
-        def watched(self: torch.optim.AdamW, *args: object) -> object:
-            rates.append(self.param_groups[0]["lr"])
-            return step(self, *args)
-
-        patch.setattr(torch.optim.AdamW, "step", watched)
-        settings = replace(SETTINGS, schedule="cosine", epochs=6)
-        fit(new_head(toy), toy.features, labels_of(toy), split, EVEN, settings)
-    shares = np.arange(len(rates)) / len(rates)
-    np.testing.assert_allclose(rates, 1e-3 * 0.5 * (1 + np.cos(np.pi * shares)), rtol=1e-6)
-
-
-def test_smoothed_targets_are_less_sure(toy: LabelledClips, split: Split) -> None:
-    def confidence(smoothing: float) -> float:
-        head = new_head(toy)
-        settings = replace(SETTINGS, label_smoothing=smoothing, epochs=30)
-        fit(head, toy.features, labels_of(toy), split, EVEN, settings)
-        log_probs = log_probabilities(head, toy.features, split.train)
-        assert (log_probs.argmax(1) == labels_of(toy)[split.train]).mean() > 0.9
-        return float(np.exp(log_probs).max(1).mean())
-
-    # The cross-entropy with targets smoothed by s is least at 1 - s + s / 3.
-    assert confidence(0.3) == pytest.approx(0.8, abs=0.05)
-    assert confidence(0.0) > 0.95
-
-
 def interrupt_at(epoch: int) -> Callable[[History], None]:
     def on_epoch(history: History) -> None:
         if len(history.epoch) == epoch:
