@@ -176,6 +176,21 @@ def test_rows_are_read_in_the_order_asked(tmp_path: Path) -> None:
 # --- processes -------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("layout", [
+    {"chunks": (1, 2, 8)}, {"chunks": (1, 5, 8), "compression": "gzip"}, {"dtype": ">f2"}, {},
+])  # fmt: skip
+def test_features_of_another_layout_are_read_too(layout: dict[str, Any], tmp_path: Path) -> None:
+    path = write(tmp_path / "s.h5", [clip(i) for i in range(3)])
+    with FeatureStore(path) as store:
+        wanted = store.read([2, 0])
+    with h5py.File(path, "a") as file:
+        features = file["features"][:]
+        del file["features"]
+        file.create_dataset("features", data=features, **layout)
+    with FeatureStore(path) as store:
+        np.testing.assert_array_equal(store.read([2, 0]), wanted)
+
+
 def test_a_store_travels_by_pickle(tmp_path: Path) -> None:
     store = FeatureStore(write(tmp_path / "s.h5", [clip(i) for i in range(3)]))
     store.read([0])
