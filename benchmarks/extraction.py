@@ -24,6 +24,7 @@ from ser_embed.checkpoints import load_checkpoint
 from ser_embed.corpora import read_corpus
 from ser_embed.encoder import Encoder
 from ser_embed.extract import ExtractConfig, extract_listing
+from ser_embed.reading import Readers
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ def onnx_session(model: torch.nn.Module, work: Path) -> object | None:
     return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
 
 
-def ours(root: Path, files: list[Path], size: int, work: Path) -> Contestants:
+def ours(root: Path, files: list[Path], size: int, work: Path, readers: Readers) -> Contestants:
     """Return our encoder alone on decoded clips, and extraction end to end."""
     listing = read_corpus(root, "ravdess")
     waves = [load_audio(file) for file in files]
@@ -112,7 +113,7 @@ def ours(root: Path, files: list[Path], size: int, work: Path) -> Contestants:
             root, "ravdess", encoder="random-base", trim=False, batch_size=size,
             precision=encoder.precision, features_dir=store, quiet=True, json=True,
         )  # fmt: skip
-        return float(extract_listing(listing, encoder, config)["seconds"])
+        return float(extract_listing(listing, encoder, config, readers)["seconds"])
 
     for precision, layer in (("fp32", 12), ("bf16", 12), ("bf16", 6)):
         encoder = load_encoder("random-base", layer, precision=precision)
@@ -128,9 +129,10 @@ def main(settings: Settings) -> None:
         work = Path(folder)
         root = common.make_clips(work / "clips", settings.clips)
         files = sorted(root.rglob("*.flac"))
-        contestants = references(files, settings.batch_size, work)
-        contestants |= ours(root, files, settings.batch_size, work)
-        seconds = common.medians(common.alternate(contestants, settings.rounds))
+        with Readers(ExtractConfig().workers) as readers:  # before any encoder, as `extract` does
+            contestants = references(files, settings.batch_size, work)
+            contestants |= ours(root, files, settings.batch_size, work, readers)
+            seconds = common.medians(common.alternate(contestants, settings.rounds))
     first = next(iter(seconds.values()))
     rows = [
         {"what": name, "clips_per_second": round(settings.clips / value, 2),

@@ -3,11 +3,8 @@
 `python -m ser_embed.corpora ROOT --corpus NAME` prints it.
 """
 
-import csv
-import io
-import sys
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
@@ -18,29 +15,10 @@ from ser_embed.audio import AUDIO_ENDINGS, find_audio, read_clip
 from ser_embed.bundled import DEMO_CORPUS
 from ser_embed.command import DONE, SOME_CLIPS_FAILED, Options, Outcome, run_command
 from ser_embed.errors import AudioError, CorpusError
-from ser_embed.labels import canonical_emotion
+from ser_embed.listing import DEMO, Listing, read_csv
 from ser_embed.naming import CORPORA, Corpus, Utterance, recognise
 
 __all__ = ["Listing", "discover", "listing_of", "main", "read_corpus", "read_csv", "read_demo"]
-
-DEMO = "demo"  # the name that the synthetic clips go by
-
-
-@dataclass(frozen=True)
-class Listing:
-    """What a folder or CSV holds.
-
-    Attributes:
-        corpus: Name of the corpus.
-        root: Folder that paths are relative to.
-        utterances: The clips, sorted by path.
-        faults: Path and reason of each audio file that can't be placed.
-    """
-
-    corpus: str
-    root: Path
-    utterances: tuple[Utterance, ...]
-    faults: tuple[tuple[Path, str], ...] = ()
 
 
 def read_corpus(root: Path | str, corpus: str) -> Listing:
@@ -127,82 +105,6 @@ def _common_folder(folder: Path, utterances: Iterable[Utterance]) -> Path:
             break
         shared.append(level[0])
     return folder.joinpath(*shared)
-
-
-def read_csv(file: Path | str) -> Listing:
-    """List the clips of a CSV with the header `path,emotion[,speaker,gender,intensity,split]`.
-
-    Relative paths are relative to the CSV's folder. Files that don't exist are listed all the
-    same: extraction reports them as failed clips.
-
-    Raises:
-        CorpusError: No such file, no usable header, no row, or a row without path or emotion.
-    """
-    file = Path(file)
-    try:
-        text = file.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise CorpusError(f"{file}: can't be read as CSV ({error})") from error
-    if "\0" in text:
-        raise CorpusError(f"{file}: holds NUL bytes; save it as CSV in UTF-8")
-    try:
-        return _listing_of_rows(file, csv.DictReader(io.StringIO(text), skipinitialspace=True))
-    except csv.Error as error:
-        raise CorpusError(f"{file}: can't be read as CSV ({error})") from error
-
-
-def _listing_of_rows(file: Path, rows: csv.DictReader) -> Listing:
-    header = [name.strip().lower() for name in rows.fieldnames or ()]
-    if not {"path", "emotion"} <= set(header):
-        raise CorpusError(
-            f"{file}: the first line must be a header with path,emotion (and, if known, "
-            f"speaker,gender,intensity,split); it is {','.join(rows.fieldnames or ()) or 'empty'!r}"
-        )
-    rows.fieldnames = header
-    utterances, seen = [], set()
-    for line, row in enumerate(rows, start=2):
-        utterance = _csv_utterance(file, line, row)
-        if utterance.path in seen:
-            raise CorpusError(f"{file}, line {line}: {utterance.path} is listed twice")
-        seen.add(utterance.path)
-        utterances.append(utterance)
-    if not utterances:
-        raise CorpusError(f"{file}: no row after the header")
-    clips = tuple(sorted(utterances, key=lambda u: u.path))
-    return Listing(_corpus_of(file), file.parent, clips)
-
-
-def _corpus_of(file: Path) -> str:
-    """Return a CSV's corpus name: its stem, kept apart from the known corpora's names."""
-    return f"{file.stem}-csv" if file.stem in (*CORPORA, DEMO) else file.stem
-
-
-_PARTS = {"": "", "train": "train", "val": "val", "valid": "val", "validation": "val",
-          "dev": "val", "test": "test"}  # fmt: skip
-_GENDERS = {"": "", "f": "female", "female": "female", "w": "female",
-            "m": "male", "male": "male"}  # fmt: skip
-
-
-def _csv_utterance(file: Path, line: int, row: Mapping[str, str | None]) -> Utterance:
-    def cell(name: str) -> str:
-        return (row.get(name) or "").strip()
-
-    if not cell("path") or not cell("emotion"):
-        raise CorpusError(f"{file}, line {line}: path and emotion must not be empty")
-    part, gender = cell("split").lower(), cell("gender").lower()
-    if part not in _PARTS:
-        raise CorpusError(f"{file}, line {line}: split {part!r} is none of train, val, test")
-    speaker, corpus = cell("speaker"), sys.intern(_corpus_of(file))
-    return Utterance(
-        path=file.parent / cell("path"),
-        corpus=corpus,
-        # Each distinct word once in memory, however many lines have it.
-        speaker=sys.intern(speaker and f"{corpus}:{speaker}"),
-        gender=sys.intern(_GENDERS.get(gender, gender)),
-        emotion=sys.intern(canonical_emotion(cell("emotion"))),
-        intensity=sys.intern(cell("intensity").lower()),
-        part=_PARTS[part],
-    )
 
 
 def read_demo(folder: Path = DEMO_CORPUS) -> Listing:

@@ -8,16 +8,15 @@ added or changed, and it does only what is missing.
 import logging
 import math
 import os
-import signal
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import tyro
-from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from ser_embed.audio import CLIP_SECONDS, FillRule
@@ -31,13 +30,14 @@ from ser_embed.command import (
     hide_bar,
     run_command,
 )
-from ser_embed.corpora import DEMO, Listing, discover, listing_of, read_demo
+from ser_embed.corpora import discover, listing_of, read_demo
 from ser_embed.encoder import Encoder, load_encoder
 from ser_embed.errors import CorpusError
 from ser_embed.features import FeatureSettings, Layer, Norm, Pool
+from ser_embed.listing import DEMO, Listing
 from ser_embed.naming import Utterance
-from ser_embed.reading import Batches, ClipReader, ReadClip
-from ser_embed.store import ClipRow, store_path
+from ser_embed.reading import CLIPS_AT_ONCE, Batches, ReadClip, Readers
+from ser_embed.store import store_path
 from ser_embed.writer import StoreWriter, row_of
 
 __all__ = ["ExtractConfig", "extract", "extract_listing", "main"]
@@ -84,7 +84,7 @@ class ExtractConfig(Options):
     """Arithmetic of the encoder; bf16 is faster and its features differ by up to 2 percent."""
     batch_size: int = 8
     """Clips per batch."""
-    workers: int = max(1, min(4, (os.cpu_count() or 1) - 1))
+    workers: int = max(1, min(16, (os.cpu_count() or 1) - 1))
     """Processes that hash and decode; 0 does it in the main process."""
     limit: int = 0
     """Only so many clips, spread evenly over the corpus; 0 for all."""
@@ -116,14 +116,6 @@ def _settings(config: ExtractConfig, encoder: Encoder) -> FeatureSettings:
     )
 
 
-class _Fault(NamedTuple):
-    """A clip that can't be used; `sha256` is empty if not even its bytes could be read."""
-
-    path: Path
-    reason: str
-    sha256: str = ""
-
-
 class _Run:
     """One corpus's way into its store."""
 
@@ -133,32 +125,25 @@ class _Run:
         self.listing, self.encoder, self.config, self.writer = listing, encoder, config, writer
         self.utterances = _spread(listing.utterances, config.limit)
         self.settings = _settings(config, encoder)
-        self.rows: list[ClipRow] = []
-        self.seen: dict[tuple[str, str], Path] = {}
-        self.encoded = self.reused = self.copies = 0
-        self.faults = [_Fault(path, reason) for path, reason in listing.faults]
+        self.encoded = self.reused = self.copies = self.failed = 0
+        self.first_faults: list[tuple[Path, str]] = []
+        for path, reason in listing.faults:  # some have no place in the corpus at all
+            self._fail(Utterance(path, listing.corpus, "", "", ""), reason)
 
-    def run(self) -> None:
+    def run(self, readers: Readers) -> None:
         """Encode what isn't known yet."""
-        clips = ClipReader(self.utterances, self.settings, frozenset(self.writer.known))
-        loader = DataLoader(
-            clips,
-            batch_size=None,
-            num_workers=min(self.config.workers, len(clips)),
-            collate_fn=_unchanged,
-            worker_init_fn=_leave_interrupts,
-        )
         batches = Batches(self.encoder, self.config.batch_size)
         bar = tqdm(
-            loader,
+            readers.read(self.utterances, self.settings, self.writer.known),
             desc=self.listing.corpus,
+            total=len(self.utterances),
             unit="clip",
             disable=hide_bar(self.config),
             smoothing=0.05,
         )
         try:
-            for item in bar:
-                self._take(self.utterances[item.index], item, batches)
+            for utterance, item in bar:
+                self._take(utterance, item, batches)
             for batch in batches.rest():
                 self._encode(batch)
         except KeyboardInterrupt:
@@ -171,81 +156,80 @@ class _Run:
 
     def _take(self, utterance: Utterance, item: ReadClip, batches: Batches) -> None:
         if item.fault:
-            self.faults.append(_Fault(utterance.path, item.fault, item.sha256))
+            self._fail(utterance, item.fault, item.sha256)
             return
         identity = (utterance.path.name, item.sha256)
-        if identity in self.seen:
+        if not self.writer.see(identity):
             self.copies += 1  # downloads often hold the same folder twice
             return
-        self.seen[identity] = utterance.path
         if item.waveform is not None:
-            self._encode(batches.add(item))
+            self._encode(batches.add(utterance, item))
             return
-        store, index = self.writer.known[identity]
-        seconds = float(store.clips["seconds"].to_numpy()[index])
-        self.rows.append(row_of(utterance, self.listing.root, item.sha256, seconds))
+        seconds = self.writer.known[identity].row.seconds
+        self.writer.meet(row_of(utterance, self.listing.root, item.sha256, seconds))
         self.reused += 1
 
-    def _encode(self, batch: list[ReadClip]) -> None:
+    def _fail(self, utterance: Utterance, reason: str, sha256: str = "") -> None:
+        """Record a clip that can't be used; no hash if not even its bytes could be read."""
+        self.writer.meet(row_of(utterance, self.listing.root, sha256, 0.0, reason))
+        self.failed += 1
+        if len(self.first_faults) < LISTED_FAULTS:
+            self.first_faults.append((utterance.path, reason))
+
+    def _encode(self, batch: list[tuple[Utterance, ReadClip]]) -> None:
         if not batch:
             return
-        waveforms = [item.waveform for item in batch if item.waveform is not None]
+        waveforms = [item.waveform for _, item in batch if item.waveform is not None]
         results = self.encoder.features(waveforms, self.config.norm, self.config.pool)
-        for item, waveform, (features, extrema) in zip(batch, waveforms, results, strict=True):
-            utterance = self.utterances[item.index]
-            if fault := _unfit(features, self.config.dtype):
-                self.faults.append(_Fault(utterance.path, fault, item.sha256))
+        for (utterance, item), waveform, (features, extrema) in zip(
+            batch, waveforms, results, strict=True
+        ):
+            with np.errstate(over="ignore"):
+                stored = features.astype(self.config.dtype)
+            if not np.isfinite(stored).all():
+                self._fail(utterance, _unfit(features, self.config.dtype), item.sha256)
                 continue
             row = row_of(utterance, self.listing.root, item.sha256, item.seconds)
             frames = self.encoder.n_frames(len(waveform))
-            self.writer.add(row, features, extrema, frames)
-            self.rows.append(row)
+            self.writer.add(row, stored, extrema, frames)
+            self.writer.meet(row)
             self.encoded += 1
 
     def finish(self) -> dict[str, int]:
         """Write the finished file."""
-        if not self.rows:
-            path, reason, _ = self.faults[0]
+        if not self.encoded + self.reused:
+            path, reason = self.first_faults[0]
             raise CorpusError(
-                f"{self.listing.root}: none of its {len(self.faults)} clips can be used; "
+                f"{self.listing.root}: none of its {self.failed} clips can be used; "
                 f"the first is {path}: {reason}"
             )
-        known = {u.path: u for u in self.listing.utterances}
-        failed = []
-        for path, reason, sha256 in self.faults:  # some have no place in the corpus at all
-            utterance = known.get(path) or Utterance(path, self.listing.corpus, "", "", "")
-            failed.append(row_of(utterance, self.listing.root, sha256, 0.0, reason))
-        return self.writer.finish([*self.rows, *failed], prune=self.config.prune)
+        return self.writer.finish(prune=self.config.prune)
 
 
 def _unfit(features: np.ndarray, dtype: str) -> str:
-    """Return why features can't be stored, or an empty string."""
+    """Return why features can't be stored."""
     if not np.isfinite(features).all():
         return "the encoder's output is not finite"
-    with np.errstate(over="ignore"):
-        if not np.isfinite(features.astype(dtype)).all():
-            return f"the encoder's output is beyond {dtype}; store it with --dtype float32"
-    return ""
+    return f"the encoder's output is beyond {dtype}; store it with --dtype float32"
 
 
-def _leave_interrupts(worker: int) -> None:
-    """A terminal's Ctrl-C reaches the workers as well; the main process ends them."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-def _unchanged(item: Any) -> Any:
-    return item
-
-
-def _spread(utterances: tuple[Utterance, ...], limit: int) -> tuple[Utterance, ...]:
+def _spread(utterances: Sequence[Utterance], limit: int) -> Sequence[Utterance]:
     """Return `limit` clips at even distances, so that every speaker and emotion is met."""
     if limit <= 0 or limit >= len(utterances):
         return utterances
     return tuple(utterances[i * len(utterances) // limit] for i in range(limit))
 
 
-def extract_listing(listing: Listing, encoder: Encoder, config: ExtractConfig) -> dict[str, Any]:
+def extract_listing(
+    listing: Listing, encoder: Encoder, config: ExtractConfig, readers: Readers
+) -> dict[str, Any]:
     """Encode one corpus's clips into its store; return the counts and the store's path.
+
+    Args:
+        listing: The clips.
+        encoder: The encoder, loaded.
+        config: Everything else; its corpus and encoder aren't looked at.
+        readers: Processes that read the clips, started before the encoder was loaded.
 
     Raises:
         SerEmbedError: The store is held by another process or can't be written, or no clip can
@@ -259,23 +243,23 @@ def extract_listing(listing: Listing, encoder: Encoder, config: ExtractConfig) -
         path, settings, listing.corpus, listing.root, trained=encoder.trained, demo=demo
     ) as writer:
         run = _Run(listing, encoder, config, writer)
-        run.run()
+        run.run(readers)
         totals = run.finish()
     seconds = time.perf_counter() - started
     _report(run, totals, path)
     return {
         "store": str(path),
-        "clips": run.encoded + run.reused + len(run.faults),
+        "clips": run.encoded + run.reused + run.failed,
         "stored": run.encoded,
         "reused": run.reused,
-        "failed": len(run.faults),
+        "failed": run.failed,
         "seconds": round(seconds, 3),
         "clips_per_second": round(run.encoded / seconds, 2),
     }
 
 
 def _report(run: _Run, totals: dict[str, int], path: Path) -> None:
-    counts = f"{run.encoded} clips encoded, {run.reused} already there, {len(run.faults)} failed"
+    counts = f"{run.encoded} clips encoded, {run.reused} already there, {run.failed} failed"
     log.info("%s: %s -> %s", run.listing.corpus, counts, path)
     if run.copies:
         log.info("%d files have the name and bytes of another; each clip is kept once", run.copies)
@@ -285,11 +269,11 @@ def _report(run: _Run, totals: dict[str, int], path: Path) -> None:
             totals["kept"],
             run.listing.root,
         )
-    for clip, reason, _ in run.faults[:LISTED_FAULTS]:
+    for clip, reason in run.first_faults:
         print(f"failed: {clip}: {reason}", file=sys.stderr)
-    if len(run.faults) > LISTED_FAULTS:
+    if run.failed > LISTED_FAULTS:
         print(
-            f"... and {len(run.faults) - LISTED_FAULTS} more; python -m ser_embed.store {path}",
+            f"... and {run.failed - LISTED_FAULTS} more; python -m ser_embed.store {path}",
             file=sys.stderr,
         )
 
@@ -323,15 +307,17 @@ def extract(config: ExtractConfig) -> Outcome:
     """
     _check(config)
     listings = _listings(config)
-    encoder = load_encoder(
-        config.encoder,
-        config.layer,
-        backend=config.backend,
-        precision=config.precision,
-        seed=config.seed,
-    )
-    log.info("encoder %s, layer %s, %s", encoder.name, encoder.layer, encoder.backend.name)
-    stores = [extract_listing(listing, encoder, config) for listing in listings]
+    clips = sum(len(listing.utterances) for listing in listings)
+    with Readers(min(config.workers, -(-clips // CLIPS_AT_ONCE))) as readers:
+        encoder = load_encoder(
+            config.encoder,
+            config.layer,
+            backend=config.backend,
+            precision=config.precision,
+            seed=config.seed,
+        )
+        log.info("encoder %s, layer %s, %s", encoder.name, encoder.layer, encoder.backend.name)
+        stores = [extract_listing(listing, encoder, config, readers) for listing in listings]
     result: dict[str, Any] = dict(stores[0])
     if len(stores) > 1:
         result["store"] = [one["store"] for one in stores]

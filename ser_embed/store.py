@@ -12,13 +12,11 @@ minimum and maximum; `frames` (N,), how many of a clip's frames are its own; `cl
 table.
 """
 
-import hashlib
 import json
 import os
-import zlib
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -32,45 +30,18 @@ from torch.utils.data import Dataset
 from ser_embed.command import DONE, FAILED, Options, Outcome, run_command
 from ser_embed.errors import StoreError
 from ser_embed.features import SCHEMA, FeatureSettings
+from ser_embed.table import (
+    COLUMNS,
+    FAILED_CLIP,
+    STORED,
+    TEXT,
+    ClipRow,
+    TableDigest,
+    checksum,
+    text_of,
+)
 
 __all__ = ["FeatureDataset", "FeatureStore", "find_stores", "main", "store_path", "verify"]
-
-STORED, FAILED_CLIP = "stored", "failed"
-
-_TEXT = "text"
-_COLUMNS = [
-    ("path", _TEXT), ("corpus", _TEXT), ("speaker", _TEXT), ("gender", _TEXT), ("emotion", _TEXT),
-    ("intensity", _TEXT), ("text_id", _TEXT), ("recording", _TEXT), ("part", _TEXT),
-    ("seconds", "f8"), ("sha256", _TEXT), ("state", _TEXT), ("reason", _TEXT), ("checksum", "u4"),
-]  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class ClipRow:
-    """One row of a store's table; the columns of the file, in order."""
-
-    path: str  # relative to the corpus's root
-    corpus: str
-    speaker: str
-    gender: str
-    emotion: str
-    intensity: str
-    text_id: str
-    recording: str
-    part: str
-    seconds: float
-    sha256: str
-    state: str  # stored or failed
-    reason: str  # why it failed
-    checksum: int  # CRC-32 of the stored bytes, features then range
-
-    @property
-    def identity(self) -> tuple[str, str]:
-        """What makes two rows the same clip: the file's own name and its bytes.
-
-        Not the folder: the same corpus seen from another root is the same clips.
-        """
-        return Path(self.path).name, self.sha256
 
 
 def store_path(folder: Path, corpus: str, settings: FeatureSettings) -> Path:
@@ -84,36 +55,7 @@ def find_stores(folder: Path) -> list[Path]:
     return sorted(folder.glob("*.h5"))
 
 
-def text_type(values: Iterable[str]) -> tuple[list[bytes], np.dtype]:
-    """Return texts as bytes, and the type of fixed length that holds them.
-
-    HDF5 keeps texts of variable length in a heap that has no checksum, and a single damaged byte
-    there can make it read for ever.
-    """
-    encoded = [value.encode("utf-8", "surrogateescape") for value in values]  # any file name
-    return encoded, h5py.string_dtype("utf-8", max(map(len, encoded), default=0) or 1)
-
-
-def _text(value: bytes) -> str:
-    return value.decode("utf-8", "surrogateescape")
-
-
-def table_of(rows: Sequence[ClipRow]) -> np.ndarray:
-    """Return rows as the structured array that a file holds."""
-    columns: dict[str, Any] = {name: [getattr(row, name) for row in rows] for name, _ in _COLUMNS}
-    types: dict[str, Any] = dict(_COLUMNS)
-    for name, kind in _COLUMNS:
-        if kind == _TEXT:
-            columns[name], types[name] = text_type(columns[name])
-    table = np.zeros(len(rows), dtype=list(types.items()))
-    for name, values in columns.items():
-        table[name] = values
-    return table
-
-
-def checksum(features: np.ndarray, extrema: np.ndarray) -> int:
-    return zlib.crc32(extrema.tobytes(), zlib.crc32(features.tobytes()))
-
+_ROWS_AT_ONCE = 4096
 
 # --- reading ---------------------------------------------------------------------------------
 
@@ -149,7 +91,7 @@ class FeatureStore:
     def _attributes(self) -> dict[str, Any]:
         try:
             raw = {
-                name: _text(value) if isinstance(value, bytes) else value
+                name: text_of(value) if isinstance(value, bytes) else value
                 for name, value in self.file.attrs.items()
             }
             if str(raw.get("format")) != "ser_embed":
@@ -194,21 +136,36 @@ class FeatureStore:
     def clips(self) -> pd.DataFrame:
         """The table: one row a clip, in the order of the features; see `ClipRow`."""
         if self._table is None:
-            try:
-                raw = self.file["clips"][:]
-                columns = {name: raw[name] for name, _ in _COLUMNS}
-            except (KeyError, IndexError, OSError, ValueError, RuntimeError) as error:
-                raise self._damaged(error) from error
-            for name, kind in _COLUMNS:
-                if kind == _TEXT:
-                    columns[name] = np.array([_text(v) for v in columns[name]], dtype=object)
-            self._table = pd.DataFrame(columns)
+            columns = self._read_columns(0, None)
+            # As objects: with pyarrow installed pandas would refuse names that aren't UTF-8.
+            self._table = pd.DataFrame(
+                {n: pd.Series(v, dtype=object if v.dtype == object else None)
+                 for n, v in columns.items()}
+            )  # fmt: skip
         return self._table
+
+    def _read_columns(self, start: int, stop: int | None) -> dict[str, np.ndarray]:
+        try:
+            raw = self.file["clips"][start:stop]
+            columns = {name: raw[name] for name in COLUMNS}
+        except (KeyError, IndexError, OSError, ValueError, RuntimeError) as error:
+            raise self._damaged(error) from error
+        for name, kind in COLUMNS.items():
+            if kind == TEXT:
+                columns[name] = np.array([text_of(v) for v in columns[name]], dtype=object)
+        return columns
 
     @property
     def rows(self) -> list[ClipRow]:
         """The table as objects."""
-        return [ClipRow(*row) for row in self.clips.itertuples(index=False, name=None)]
+        return list(self.each_row())
+
+    def each_row(self) -> Iterator[ClipRow]:
+        """Yield the table's rows; only a few thousand at a time are in memory."""
+        for start in range(0, len(self), _ROWS_AT_ONCE):
+            columns = self._read_columns(start, start + _ROWS_AT_ONCE)
+            for row in zip(*(values.tolist() for values in columns.values()), strict=True):
+                yield ClipRow(*row)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -337,24 +294,17 @@ def _is_padded_with_zeros(store: FeatureStore, index: int, frames: int) -> bool:
     return not any(np.ascontiguousarray(array).view(np.uint8).any() for array in padding)
 
 
-def digest(attributes: dict[str, Any], rows: Iterable[ClipRow], frames: np.ndarray) -> str:
-    """Return the SHA-256 of everything in a file but the features, which have checksums."""
-    told = {k: str(v) for k, v in sorted(attributes.items()) if k != "digest"}
-    text = json.dumps([told, [list(asdict(row).values()) for row in rows], frames.tolist()])
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
 def verify(path: Path) -> list[str]:
     """Read a store whole and return what is wrong with it, in words; empty if nothing is."""
     try:
         with FeatureStore(path) as store:
             faults = []
-            attributes = dict(store.file.attrs)
-            told = digest(attributes, store.rows, store.frames)
-            if told.encode() != attributes["digest"]:
+            attributes, frames = dict(store.file.attrs), store.frames
+            told = TableDigest(attributes)
+            told.add(store.each_row())
+            if told.finish(frames).encode() != attributes["digest"]:
                 faults.append("the table or the settings are not what was written")
-            frames = store.frames
-            for index, row in enumerate(store.rows):
+            for index, row in enumerate(store.each_row()):
                 if row.state == STORED:
                     features, extrema = own_part(store, index, int(frames[index]))
                     whole = checksum(features, extrema) == row.checksum

@@ -1,46 +1,43 @@
 """Adding clips to a feature store, so that a kill at any instant loses nothing reported as stored.
 
-See `store.py` for the layout and the reason why there are parts.
+See `store.py` for the layout and the reason why there are parts. Parts are written by a thread of
+their own, so that the encoder doesn't wait for the disk; not more than one is on its way.
 """
 
-import contextlib
 import glob
 import json
 import os
 import shutil
 import signal
 import socket
+import sqlite3
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 from filelock import FileLock, Timeout
 
+from ser_embed.builder import Builder, EncodedClip
 from ser_embed.errors import StoreError
 from ser_embed.features import SCHEMA, FeatureSettings
+from ser_embed.ledger import Known, Ledger
 from ser_embed.naming import Utterance
-from ser_embed.store import (
-    FAILED_CLIP,
-    STORED,
-    ClipRow,
-    FeatureStore,
-    checksum,
-    digest,
-    own_part,
-    table_of,
-    text_type,
-)  # fmt: skip
+from ser_embed.store import FeatureStore, own_part
+from ser_embed.table import FAILED_CLIP, STORED, ClipRow, checksum, widths_of
 
 __all__ = ["StoreWriter", "row_of"]
 
 BLOCK_CLIPS = 256  # clips a part holds at most ...
-BLOCK_SECONDS = 10.0  # ... and the longest that an encoded clip waits to be on disk
+BLOCK_SECONDS = 10.0  # ... and the longest that an encoded clip waits to be on its way to disk
+OPEN_FILES = 8  # parts that are open at once while the finished file is written
 
 
 def row_of(
@@ -57,145 +54,11 @@ def row_of(
     )  # fmt: skip
 
 
-@dataclass
-class _Encoded:
-    row: ClipRow
-    features: np.ndarray
-    extrema: np.ndarray
-    frames: int
-
-
-class _Disk:
-    """The file under HDF5: it takes every write, and remembers the first one that failed.
-
-    HDF5 can't close a file that it failed to write to (a full disk), and crashes the process for
-    that on its way out. So it doesn't hear of it; `check` raises.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.raw = path.open("w+b", buffering=0)
-        self.error: OSError | None = None
-
-    def check(self) -> None:
-        if self.error is not None:
-            raise self.error
-
-    def write(self, data: Any) -> int:
-        left = memoryview(data).cast("B")
-        while len(left) and self.error is None:
-            try:
-                left = left[self.raw.write(left) :]
-            except OSError as error:
-                self.error = error
-        return len(data)
-
-    def truncate(self, size: int | None = None) -> None:
-        try:
-            self.raw.truncate(size)
-        except OSError as error:
-            self.error = self.error or error
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        return self.raw.seek(offset, whence)
-
-    def tell(self) -> int:
-        return self.raw.tell()
-
-    def read(self, size: int = -1) -> bytes:
-        return self.raw.read(size) or b""
-
-    def readinto(self, buffer: Any) -> int:
-        return self.raw.readinto(buffer) or 0
-
-    def flush(self) -> None:
-        self.raw.flush()
-
-
-class _Builder:
-    """Writes one store file under a temporary name and renames it when whole."""
-
-    def __init__(
-        self, path: Path, header: dict[str, Any], template: _Encoded | None, n: int
-    ) -> None:
-        self.path, self.temporary = path, path.with_name(f"{path.name}.{os.getpid()}.tmp")
-        self.rows: list[ClipRow] = []
-        self.frames = np.zeros(n, dtype=np.int32)
-        self.disk = _Disk(self.temporary)
-        self.file = h5py.File(self.disk, "w", libver="v110")
-        for name, value in header.items():
-            self._tell(name, value)
-        # With no usable clip at all there is nothing to take the shape from.
-        shape = template.features.shape if template else (0, 0)
-        dtype = template.features.dtype if template else np.dtype("f2")
-        self._create("features", n, shape, dtype)
-        if template and template.extrema.size:
-            self._create("range", n, template.extrema.shape, np.dtype("f4"))
-
-    def _tell(self, name: str, value: Any) -> None:
-        if isinstance(value, str):
-            (encoded,), kind = text_type([value])
-            self.file.attrs.create(name, encoded, dtype=kind)
-        else:
-            self.file.attrs[name] = value
-
-    def _create(self, name: str, n: int, shape: tuple[int, ...], dtype: np.dtype) -> None:
-        # Time can grow when a longer clip comes; chunks never written take no space.
-        chunk = tuple(max(1, size) for size in shape)
-        limits = (None,) * (len(shape) + 1)
-        self.file.create_dataset(name, (n, *shape), dtype, chunks=(1, *chunk), maxshape=limits)
-
-    def add(self, clip: _Encoded) -> None:
-        index = len(self.rows)
-        self.rows.append(clip.row)
-        self.frames[index] = clip.frames
-        if clip.row.state != STORED:
-            return
-        self._write("features", index, clip.features)
-        if clip.extrema.size:
-            self._write("range", index, clip.extrema)
-        self.disk.check()
-
-    def _write(self, name: str, index: int, array: np.ndarray) -> None:
-        target = self.file[name]
-        if any(have < want for have, want in zip(target.shape[1:], array.shape, strict=True)):
-            grown = np.maximum(target.shape[1:], array.shape)
-            target.resize((target.shape[0], *(int(size) for size in grown)))
-        where = (index, *(slice(size) for size in array.shape))
-        target[where] = array
-
-    def finish(self) -> None:
-        self.file["clips"] = table_of(self.rows)
-        self.file["frames"] = self.frames
-        self._tell("digest", digest(dict(self.file.attrs), self.rows, self.frames))
-        self.file.close()
-        self.disk.check()
-        self.disk.raw.close()
-        _sync(self.temporary)
-        self.temporary.replace(self.path)
-        with contextlib.suppress(OSError):  # some file systems don't sync folders
-            _sync(self.path.parent)
-
-    def discard(self) -> None:
-        # A close that fails must not hide the error that brought us here.
-        with contextlib.suppress(OSError, RuntimeError):
-            self.file.close()
-        self.disk.raw.close()
-        self.temporary.unlink(missing_ok=True)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
 @contextmanager
 def _interrupt_put_off() -> Iterator[list[bool]]:
     """Put Ctrl-C off to the end of the block; the list that it yields is empty until then.
 
-    Raised within a call from HDF5 to `_Disk` it would look like a failed write.
+    Raised within a call from HDF5 to a file it would look like a failed write.
     """
     caught: list[bool] = []
     if threading.current_thread() is not threading.main_thread():
@@ -215,26 +78,24 @@ class StoreWriter:
 
     Attributes:
         path: The finished file, there or to be.
-        known: Identity of every clip already encoded, in the finished file or in a part.
+        known: Every clip already encoded, in the finished file or in a part, by identity.
     """
 
     def __init__(self, path: Path, header: dict[str, Any]) -> None:
         self.path, self.parts, self.header = path, path.with_name(path.name + ".parts"), header
         self._clear_torn_files()
         self.dtype = np.dtype(json.loads(header["settings"])["dtype"])
-        # Identity -> (store, row): what was encoded before.
-        self.known: dict[tuple[str, str], tuple[FeatureStore, int]] = {}
-        self.known_rows: dict[tuple[str, str], ClipRow] = {}
-        self.old_rows: list[ClipRow] = []
-        self._remembered: set[Path] = set()
-        if path.is_file():
-            finished = FeatureStore(path)
-            self.old_rows = finished.rows
-            self._remember(finished)
-        self._remember_parts()
-        self._open: FeatureStore | None = None
-        self._waiting: list[_Encoded] = []
+        self._ledger = Ledger()
+        self.known: Known = self._ledger.known
+        for file in ([path] if path.is_file() else []) + sorted(self.parts.glob("*.h5")):
+            with FeatureStore(file) as store:
+                self._ledger.remember(file, store.each_row())
+        self._n_stored = len(self.known)
+        self._open: OrderedDict[Path, FeatureStore] = OrderedDict()
+        self._waiting: list[EncodedClip] = []
         self._last_flush = time.monotonic()
+        self._thread = ThreadPoolExecutor(1, "store-writer")
+        self._on_its_way: tuple[Path, list[EncodedClip], Future[None]] | None = None
 
     @staticmethod
     @contextmanager
@@ -262,7 +123,11 @@ class StoreWriter:
         }  # fmt: skip
         try:
             holder.write_text(f"process {os.getpid()} on {socket.gethostname()}")
-            yield StoreWriter(path, header)
+            writer = StoreWriter(path, header)
+            try:
+                yield writer
+            finally:
+                writer.close()
         finally:
             holder.unlink(missing_ok=True)
             lock.release()
@@ -273,45 +138,74 @@ class StoreWriter:
         for torn in self.path.parent.glob(glob.escape(self.path.name) + ".*.tmp"):
             torn.unlink()
 
-    def _remember(self, store: FeatureStore) -> None:
-        for index, row in enumerate(store.rows):
-            if row.state == STORED:
-                self.known[row.identity] = (store, index)
-                self.known_rows[row.identity] = row
-        store.close()  # a long run has thousands of parts; a process may not open so many
+    def close(self) -> None:
+        """Wait for the part on its way and let go of everything."""
+        self._thread.shutdown()
+        self._close_files()
+        self._ledger.close()
 
-    def _remember_parts(self) -> None:
-        for part in sorted(set(self.parts.glob("*.h5")) - self._remembered):
-            self._remember(FeatureStore(part))
-            self._remembered.add(part)
+    # --- clips ---------------------------------------------------------------------------------
 
     def add(self, row: ClipRow, features: np.ndarray, extrema: np.ndarray, frames: int) -> int:
-        """Take one encoded clip; return how many clips this call put on disk."""
-        stored = features.astype(self.dtype)
+        """Take one encoded clip; return how many have come to be on disk since the last call."""
+        stored = features.astype(self.dtype, copy=False)
         row = replace(row, checksum=checksum(stored, extrema))
-        self._waiting.append(_Encoded(row, stored, extrema, frames))
+        self._waiting.append(EncodedClip(row, stored, extrema, frames))
         waited = time.monotonic() - self._last_flush
-        return self.flush() if len(self._waiting) >= BLOCK_CLIPS or waited > BLOCK_SECONDS else 0
+        if len(self._waiting) < BLOCK_CLIPS and waited <= BLOCK_SECONDS:
+            return 0
+        arrived = self._arrived()
+        self._send()
+        return arrived
 
     def flush(self) -> int:
-        """Put what is waiting on disk as one part; return how many clips that was."""
-        waiting = self._waiting
-        if waiting:
-            self.parts.mkdir(exist_ok=True)
-            part = self.parts / f"{time.time_ns():020d}.h5"
-            self._build(part, iter(waiting), waiting[0], len(waiting))
-            self._waiting = []
+        """Put what is waiting on disk; return how many clips have come there by that."""
+        arrived = self._arrived()
+        self._send()
+        return arrived + self._arrived()
+
+    def _send(self) -> None:
+        """Hand what is waiting to the thread that writes."""
         self._last_flush = time.monotonic()
-        self._remember_parts()
-        return len(waiting)
+        if not self._waiting:
+            return
+        clips, self._waiting = self._waiting, []
+        part = self.parts / f"{time.time_ns():020d}.h5"
+        self._on_its_way = part, clips, self._thread.submit(self._write_part, part, clips)
+
+    def _write_part(self, part: Path, clips: list[EncodedClip]) -> None:
+        part.parent.mkdir(exist_ok=True)
+        widths = widths_of(clip.row for clip in clips)
+        self._build(part, iter(clips), clips[0], len(clips), widths)
+
+    def _arrived(self) -> int:
+        """Wait for the part on its way; return how many clips it holds."""
+        if self._on_its_way is None:
+            return 0
+        part, clips, future = self._on_its_way
+        try:
+            future.result()
+        except StoreError:
+            self._on_its_way, self._waiting = None, clips + self._waiting
+            raise
+        self._on_its_way = None
+        with self._disk_of_the_system():
+            self._ledger.remember(part, (clip.row for clip in clips))
+        self._n_stored = len(self.known)
+        return len(clips)
 
     def _build(
-        self, path: Path, clips: Iterator[_Encoded], template: _Encoded | None, n: int
+        self,
+        path: Path,
+        clips: Iterator[EncodedClip],
+        template: EncodedClip | None,
+        n: int,
+        widths: Mapping[str, int],
     ) -> None:
         builder = None
         with _interrupt_put_off() as interrupted:
             try:
-                builder = _Builder(path, self.header, template, n)
+                builder = Builder(path, self.header, template, n, widths)
                 for clip in clips:
                     builder.add(clip)
                     if interrupted:
@@ -328,16 +222,39 @@ class StoreWriter:
         free = shutil.disk_usage(self.path.parent).free
         return StoreError(
             f"{path}: can't be written ({str(error).splitlines()[0][:200]}; {free / 1e6:.0f} MB "
-            f"free there). The {len(self.known)} clips stored so far are kept: free some space, or "
+            f"free there). The {self._n_stored} clips stored so far are kept: free some space, or "
             f"move {self.path.parent} and name it with --features-dir, then run the same command "
             "again"
         )
 
-    def finish(self, rows: Sequence[ClipRow], prune: bool = False) -> dict[str, int]:
+    # --- this run's table ----------------------------------------------------------------------
+
+    def see(self, row_identity: tuple[str, str]) -> bool:
+        """Note that this run came across a clip; return whether it is the first time."""
+        with self._disk_of_the_system():
+            return self._ledger.see(row_identity)
+
+    def meet(self, row: ClipRow) -> None:
+        """Take the row of a clip, stored or failed, into the finished file's table."""
+        with self._disk_of_the_system():
+            self._ledger.meet(row)
+
+    @contextmanager
+    def _disk_of_the_system(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.OperationalError as error:
+            raise StoreError(
+                f"{self.path}: the list of its clips doesn't fit into the system's temporary "
+                f"folder ({error}); name a larger one with the environment variable SQLITE_TMPDIR "
+                "and run the same command again. The clips stored so far are kept"
+            ) from error
+
+    def finish(self, rows: Iterable[ClipRow] = (), prune: bool = False) -> dict[str, int]:
         """Write the finished file from everything encoded.
 
         Args:
-            rows: The rows of this run's clips, stored and failed.
+            rows: Rows of this run's clips besides those that `meet` was told.
             prune: Drop the clips of earlier runs that aren't among them. By default they stay,
                 unless a file of the same path has other bytes now: one that can't be read
                 doesn't cost what was encoded of it.
@@ -347,41 +264,42 @@ class StoreWriter:
             (`kept`).
         """
         self.flush()
-        final = {row.identity if row.state == STORED else (row.path, ""): row for row in rows}
-        paths = {row.path for row in rows if row.sha256}
-        newest = {row.path: row for row in self.known_rows.values()}
-        kept = [
-            row for row in newest.values() if row.identity not in final and row.path not in paths
-        ]
-        if not prune:
-            final.update({row.identity: row for row in kept})
-        table = sorted(final.values(), key=lambda row: (row.path, row.sha256))
-        clips = [self._lookup(row) for row in table]
-        if [clip[0] for clip in clips] != self.old_rows:
-            template = next((self._load(c) for c in clips if c[0].state == STORED), None)
-            self._build(self.path, (self._load(clip) for clip in clips), template, len(clips))
-        if self._open is not None:
-            self._open.close()
+        with self._disk_of_the_system():
+            for row in rows:
+                self._ledger.meet(row)
+            kept = 0 if prune else self._ledger.keep_the_rest()
+            n = len(self._ledger)
+            if not self._is_as_finished():
+                widths = widths_of(row for row, _, _ in self._ledger.table())
+                stored = (one for one in self._ledger.table() if one[1] is not None)
+                first = next(stored, None)
+                clips = (self._load(*one) for one in self._ledger.table())
+                template = None if first is None else self._load(*first)
+                self._build(self.path, clips, template, n, widths)
+        self._close_files()
         if self.parts.is_dir():
             shutil.rmtree(self.parts)
-        return {"clips": len(table), "kept": 0 if prune else len(kept)}
+        return {"clips": n, "kept": kept}
 
-    def _lookup(self, row: ClipRow) -> tuple[ClipRow, FeatureStore | None, int]:
-        """Return a row with the checksum of its stored bytes, and where these are."""
-        if row.state != STORED:
-            return row, None, -1
-        store, index = self.known[row.identity]
-        written = int(store.clips["checksum"].to_numpy()[index])
-        return replace(row, checksum=written), store, index
+    def _is_as_finished(self) -> bool:
+        """Return whether the finished file has this run's table already."""
+        if not self.path.is_file():
+            return False
+        with FeatureStore(self.path) as store:
+            pairs = zip_longest(store.each_row(), self._ledger.table())
+            return all(new is not None and old == new[0] for old, new in pairs)
 
-    def _load(self, clip: tuple[ClipRow, FeatureStore | None, int]) -> _Encoded:
-        row, store, index = clip
-        if store is None:
-            return _Encoded(row, np.empty(0), np.empty(0), 0)
-        if self._open is not store:
-            if self._open is not None:
-                self._open.close()
-            self._open = store
-        frames = int(store.file["frames"][index])
-        features, extrema = own_part(store, index, frames)
-        return _Encoded(row, features, extrema, frames)
+    def _load(self, row: ClipRow, file: Path | None, line: int) -> EncodedClip:
+        if file is None:
+            return EncodedClip(row, np.empty(0), np.empty(0), 0)
+        store = self._open.pop(file, None) or FeatureStore(file)
+        self._open[file] = store  # the one used last goes to the end
+        if len(self._open) > OPEN_FILES:
+            self._open.popitem(last=False)[1].close()
+        frames = int(store.file["frames"][line])
+        features, extrema = own_part(store, line, frames)
+        return EncodedClip(row, features, extrema, frames)
+
+    def _close_files(self) -> None:
+        while self._open:
+            self._open.popitem()[1].close()

@@ -284,3 +284,19 @@ def test_without_openvino(run: Callable[..., subprocess.CompletedProcess[str]]) 
         "torch torch",
         "openvino is not installed: pip install 'ser_embed[openvino]'",
     ]
+
+
+@pytest.mark.parametrize(
+    ("groups", "width", "merged"), [(16, 16, 8), (16, 48, 16), (8, 4, 1), (6, 16, 3), (1, 16, 1)]
+)
+def test_narrow_groups_are_merged_without_a_change(groups: int, width: int, merged: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    conv = torch.nn.Conv1d(groups * width, groups * 24, 7, padding=3, groups=groups).requires_grad_(
+        False
+    )
+    parent = torch.nn.Sequential(torch.nn.utils.parametrizations.weight_norm(conv, dim=2))
+    noise = torch.randn(2, groups * width, 40, generator=generator)
+    before = parent(noise)
+    backends._widen_groups(parent)
+    assert parent[0].groups == merged  # type: ignore[union-attr]
+    torch.testing.assert_close(parent(noise), before)

@@ -11,9 +11,10 @@ import pytest
 
 ORDER = (
     "errors", "command", "bundled", "labels", "naming", "audio", "descriptors", "speech",
-    "pretrain", "corpora", "demo", "backends", "features", "checkpoints", "encoder", "store",
-    "writer", "reading", "extract", "data", "splits", "networks", "heads", "plots", "report",
-    "fit", "runs", "train", "predict", "evaluate", "microphone", "screen", "live",
+    "pretrain", "listing", "corpora", "demo", "backends", "features", "checkpoints", "encoder",
+    "table", "store", "ledger", "builder", "writer", "workers", "reading", "extract", "data",
+    "splits", "networks", "heads", "plots", "report", "fit", "runs", "train", "predict",
+    "evaluate", "microphone", "screen", "live",
 )  # fmt: skip
 
 COMMANDS = ("extract", "train", "evaluate", "predict", "corpora", "store", "demo", "live",

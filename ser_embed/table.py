@@ -1,0 +1,126 @@
+"""A store's table: one row a clip, and how it lies in the file."""
+
+import hashlib
+import json
+import zlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+from operator import attrgetter
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+__all__ = [
+    "COLUMNS", "FAILED_CLIP", "STORED", "TEXT", "ClipRow", "Identity", "TableDigest", "checksum",
+    "table_of", "text_of", "text_type", "values_of", "widths_of",
+]  # fmt: skip
+
+STORED, FAILED_CLIP = "stored", "failed"
+
+TEXT = "text"
+Identity = tuple[str, str]  # a file's own name and the SHA-256 of its bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ClipRow:
+    """One row of a store's table; the columns of the file, in order."""
+
+    path: str  # relative to the corpus's root
+    corpus: str
+    speaker: str
+    gender: str
+    emotion: str
+    intensity: str
+    text_id: str
+    recording: str
+    part: str
+    seconds: float
+    sha256: str
+    state: str  # stored or failed
+    reason: str  # why it failed
+    checksum: int  # CRC-32 of the stored bytes, features then range
+
+    @property
+    def identity(self) -> Identity:
+        """What makes two rows the same clip: the file's own name and its bytes.
+
+        Not the folder: the same corpus seen from another root is the same clips.
+        """
+        return Path(self.path).name, self.sha256
+
+
+COLUMNS = {
+    field.name: {str: TEXT, float: "f8", int: "u4"}[field.type]  # type: ignore[index]
+    for field in fields(ClipRow)
+}
+
+values_of = attrgetter(*COLUMNS)  # a row's values in the order of the columns
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")  # any file name
+
+
+def text_of(value: bytes) -> str:
+    """Return a text from its bytes in a file."""
+    return value.decode("utf-8", "surrogateescape")
+
+
+def text_type(width: int) -> np.dtype:
+    """Return the type of texts of up to so many bytes.
+
+    HDF5 keeps texts of variable length in a heap that has no checksum, and a single damaged byte
+    there can make it read for ever; so their length is fixed.
+    """
+    return h5py.string_dtype("utf-8", max(1, width))
+
+
+def widths_of(rows: Iterable[ClipRow]) -> dict[str, int]:
+    """Return how many bytes each column of texts needs."""
+    names = [name for name, kind in COLUMNS.items() if kind == TEXT]
+    widths = dict.fromkeys(names, 1)
+    for row in rows:
+        for name in names:
+            widths[name] = max(widths[name], len(_bytes(getattr(row, name))))
+    return widths
+
+
+def table_of(rows: list[ClipRow], widths: Mapping[str, int]) -> np.ndarray:
+    """Return rows as the structured array that a file holds."""
+    types = {n: text_type(widths[n]) if kind == TEXT else kind for n, kind in COLUMNS.items()}
+    table = np.zeros(len(rows), dtype=list(types.items()))
+    for name, kind in COLUMNS.items():
+        values = [getattr(row, name) for row in rows]
+        table[name] = [_bytes(value) for value in values] if kind == TEXT else values
+    return table
+
+
+def checksum(features: np.ndarray, extrema: np.ndarray) -> int:
+    """Return the CRC-32 of a clip's bytes."""
+    return zlib.crc32(extrema.tobytes(), zlib.crc32(features.tobytes()))
+
+
+class TableDigest:
+    """The SHA-256 of everything in a file but the features, which have checksums.
+
+    Args:
+        attributes: The file's attributes.
+    """
+
+    def __init__(self, attributes: Mapping[str, Any]) -> None:
+        told = {k: str(v) for k, v in sorted(attributes.items()) if k != "digest"}
+        self._hash = hashlib.sha256(f"[{json.dumps(told)}, [".encode())
+        self._comma = ""
+
+    def add(self, rows: Iterable[ClipRow]) -> None:
+        """Take in the next rows."""
+        for row in rows:
+            self._hash.update(f"{self._comma}{json.dumps(values_of(row))}".encode())
+            self._comma = ", "
+
+    def finish(self, frames: np.ndarray) -> str:
+        """Take in how many frames each clip has, and return the digest."""
+        self._hash.update(f"], {json.dumps(frames.tolist())}]".encode())
+        return self._hash.hexdigest()
