@@ -39,7 +39,7 @@ test: $(VENV)/.test
 
 bench: $(VENV)/.demo
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
-	for name in extraction encoders store head scaling latency plot; do \
+	for name in extraction encoders parity store head scaling latency plot; do \
 		$(BIN)/python benchmarks/$$name.py || exit 1; \
 	done
 
