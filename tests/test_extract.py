@@ -15,9 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
-import torch
-import transformers
-from safetensors.torch import load_file, save_file
+from conftest import tiny_checkpoint
 
 from ser_embed import extract as extract_module
 from ser_embed.audio import SAMPLE_RATE, read_clip
@@ -45,28 +43,6 @@ def copy_clips(root: Path, numbers: range | list[int] = range(6)) -> list[Path]:
         copy.parent.mkdir(parents=True, exist_ok=True)
         copies.append(Path(shutil.copy(source, copy)))
     return copies
-
-
-def tiny_checkpoint(folder: Path, gain: float = 1.0) -> Path:
-    """A wav2vec2 of a few thousand weights whose last norm multiplies by `gain`."""
-    config = transformers.Wav2Vec2Config(
-        hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=32,
-        conv_dim=(8,) * 7, num_conv_pos_embeddings=16, num_conv_pos_embedding_groups=4,
-    )  # fmt: skip
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        transformers.Wav2Vec2Model(config).save_pretrained(folder)
-    transformers.Wav2Vec2FeatureExtractor(do_normalize=True).save_pretrained(folder)
-    tensors = load_file(folder / "model.safetensors")
-    tensors["encoder.layers.1.final_layer_norm.weight"] *= gain
-    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    return folder
-
-
-@pytest.fixture(scope="session")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The folder of a small encoder, for tests to which it is all the same."""
-    return str(tiny_checkpoint(tmp_path_factory.mktemp("encoders") / "tiny"))
 
 
 @pytest.fixture
