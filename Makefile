@@ -1,6 +1,7 @@
 # make demo   environment, install, and the whole job on the bundled synthetic clips
 # make test   environment, install, style, types, and all tests
 # make bench  environment, install, and every benchmark (half an hour)
+# make soak   environment, install, and 200,000 clips in one run, watched (ten minutes)
 # make clean  forget the environment (features and runs stay)
 
 PYTHON ?= python3
@@ -12,7 +13,7 @@ DEMO_CLIPS := artifacts/demo/Actor_01/03-01-01-01-01-01-01.ogg \
 	artifacts/demo/Actor_02/03-01-05-02-01-01-02.ogg \
 	artifacts/demo/Actor_03/03-01-03-02-02-01-03.ogg
 
-.PHONY: demo test bench clean
+.PHONY: demo test bench soak clean
 
 # A stamp is newer than what it was made from, so an install happens once a change.
 $(VENV)/.demo: setup.cfg pyproject.toml
@@ -42,6 +43,9 @@ bench: $(VENV)/.demo
 	for name in extraction encoders parity store head scaling latency plot; do \
 		$(BIN)/python benchmarks/$$name.py || exit 1; \
 	done
+
+soak: $(VENV)/.demo
+	$(BIN)/python benchmarks/soak.py
 
 clean:
 	rm -rf $(VENV)

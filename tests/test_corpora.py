@@ -684,3 +684,40 @@ def test_a_csv_never_passes_for_a_known_corpus(tmp_path: Path, stem: str) -> Non
     listing = read_csv(table)
     assert listing.corpus == f"{stem}-csv"
     assert listing.utterances[0].speaker == f"{stem}-csv:x"
+
+
+GROW = """
+import resource, sys
+from pathlib import Path
+from ser_embed.listing import read_csv
+def go(n):
+    path = Path(sys.argv[1]) / f"{n}.csv"
+    with path.open("w") as file:
+        file.write("path,emotion,speaker\\n")
+        for i in range(n):
+            file.write(f"{i % 999}/clip-{i}.wav,sad,{i % 50}\\n")
+    listing = read_csv(path)
+    assert sum(1 for _ in listing.utterances) == len(listing.utterances) == n
+    assert listing.utterances[n // 2].path < listing.utterances[-1].path
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+before = go(1000)
+print(go(int(sys.argv[2])) - before)
+"""
+
+
+def test_a_csv_of_many_lines_takes_no_memory(
+    tmp_path: Path, run: Callable[..., CompletedProcess[str]]
+) -> None:
+    pytest.importorskip("resource", reason="there is no resource module on this system")
+    done = run("-c", GROW, tmp_path, 100_000)
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) < 20  # MB; as objects it was 60
+
+
+def test_clips_of_a_csv_are_a_sequence(tmp_path: Path) -> None:
+    listing = read_csv(write_csv(tmp_path, "path,emotion\nb.wav,sad\na.wav,happy\nc.wav,sad\n"))
+    clips = listing.utterances
+    assert [clips[0], clips[1], clips[-1]] == list(clips)
+    assert clips[:2] == list(clips)[:2]
+    with pytest.raises(IndexError):
+        _ = clips[3]
