@@ -123,6 +123,22 @@ def ours(root: Path, files: list[Path], size: int, work: Path, readers: Readers)
     return found
 
 
+def _multiply(left: torch.Tensor, right: torch.Tensor) -> None:
+    torch.nn.functional.linear(left, right)
+
+
+def matrix_rates() -> dict[str, float]:
+    """Return GFLOP/s of matrix products of the sizes of the encoder's, the processor's ceiling."""
+    rates = {}
+    for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
+        left, right = torch.randn(1192, 768).to(dtype), torch.randn(3072, 768).to(dtype)
+        seconds = common.medians(
+            common.alternate({name: lambda a=left, b=right: _multiply(a, b)}, 30)
+        )[name]
+        rates[name] = 2 * 1192 * 768 * 3072 / seconds / 1e9
+    return rates
+
+
 def main(settings: Settings) -> None:
     """Measure, print and write."""
     with tempfile.TemporaryDirectory() as folder:
@@ -144,7 +160,7 @@ def main(settings: Settings) -> None:
         print(f"{row['what']:60} {told}")
     common.write(
         "extraction", {"clips": settings.clips, "seconds": 3.0, "rounds": settings.rounds,
-                       "median_rows": rows},
+                       "matrix_gflops": matrix_rates(), "median_rows": rows},
     )  # fmt: skip
 
 

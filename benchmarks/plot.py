@@ -1,4 +1,7 @@
-"""Draw what the benchmarks wrote: `python benchmarks/plot.py` -> artifacts/benchmarks/speed.png."""
+"""Draw and tabulate what the benchmarks wrote.
+
+`python benchmarks/plot.py` -> artifacts/benchmarks/speed.png and README.md
+"""
 
 import json
 from typing import Any
@@ -31,8 +34,79 @@ def bars(axes: Axes, names: list[str], values: list[float], title: str, unit: st
     axes.spines[["top", "right"]].set_visible(False)
 
 
+def table(title: str, header: list[str], rows: list[list[object]]) -> str:
+    """Return a table in Markdown."""
+    lines = [f"| {' | '.join(map(str, row))} |" for row in [header, ["---"] * len(header), *rows]]
+    return f"## {title}\n\n" + "\n".join(lines) + "\n"
+
+
+def tabulate() -> str:
+    """Return all figures as Markdown."""
+    extraction, store, head = read("extraction"), read("store"), read("head")
+    facts = extraction["machine"]
+    versions = ", ".join(f"{k} {v}" for k, v in facts["versions"].items())
+    parts = [
+        "# Benchmarks\n\nMade by `make bench`; each table is one run in which the contestants took "
+        f"turns, medians. {facts['processor']}, {facts['cores']} cores, {facts['capability']}, "
+        f"{versions}.\n\n![the same as bars](speed.png)\n",
+        table(
+            "Stage 1: wav2vec2-base's shape, 3 s FLAC clips to features on disk",
+            ["", "clips/s", "times the first"],
+            [[r["what"], r["clips_per_second"], r["times_the_first"]]
+             for r in extraction["median_rows"]],
+        ),
+        "This processor's own rates, as torch multiplies matrices of the encoder's sizes in the "
+        "same run: "
+        + ", ".join(f"{k} {v:.0f} GFLOP/s" for k, v in extraction["matrix_gflops"].items())
+        + ". A clip takes about 41 GFLOP through all twelve layers.\n",
+        table(
+            "Deviation from transformers fp32, one clip at a time (full-size configurations)",
+            ["family", "backend", "precision", "largest of a clip", "limit"],
+            [[r["family"], r["backend"], r["precision"], f"{r['deviation']:.1e}", r["limit"]]
+             for r in read("parity")["rows"]],
+        ),
+        table(
+            "Encoder alone: `mini` against wav2vec2-base's shape, all layers, clips/s",
+            ["", "base", "mini", "ratio"],
+            [[f"{r['backend']} {r['precision']}", r["base"], r["mini"], r["ratio"]]
+             for r in read("encoders")["results"]],
+        ),
+        table(
+            "A clip of (149, 768) float16, ms",
+            ["", "write", "read, random batches of 32"],
+            [[name, f"{store['write_ms_per_clip'].get(name.split(',')[0], 0):.3f}", f"{ms:.3f}"]
+             for name, ms in store["read_ms_per_clip"].items()],
+        ),
+        table(
+            "Stage 1 by `mini` against the number of clips of 1 s, each row fresh processes",
+            ["clips", "seconds", "clips/s", "peak MB", "second run, seconds", "times faster"],
+            [[r[k] for k in ("clips", "seconds", "clips_per_second", "peak_mb",
+                             "second_run_seconds", "second_run_times_faster")]
+             for r in read("scaling")["by_size"]],
+        ),
+        table(
+            "Stage 1 by `mini` against the length of 60 whole clips",
+            ["seconds a clip", "clips/s", "seconds of audio per second", "peak MB"],
+            [[r[k] for k in ("length", "clips_per_second", "audio_seconds_per_second", "peak_mb")]
+             for r in read("scaling")["by_length"]],
+        ),
+        f"## An epoch of head `conv` on {head['clips']} clips of (149, 32)\n\n{head['ratio']} "
+        "times as fast as a plain fp32 loop of the same network on the same clips, from the same "
+        "weights.\n",
+        table(
+            "From the end of a 3 s window to its label, ms",
+            ["", "mean", "median", "95 %"],
+            [[f"{r['encoder']}, {r['backend']}",
+              *(f"{r[k]:.1f}" for k in ("mean_ms", "median_ms", "p95_ms"))]
+             for r in read("latency")["rows"]],
+        ),
+    ]  # fmt: skip
+    return "\n".join(parts)
+
+
 def main() -> None:
-    """Draw all of them."""
+    """Draw all of them and write the tables."""
+    (common.OUT / "README.md").write_text(tabulate(), encoding="utf-8")
     figure, axes = plt.subplots(3, 2, figsize=(13, 12), layout="constrained")
     rows = read("extraction")["median_rows"]
     bars(axes[0, 0], [row["what"] for row in rows], [row["clips_per_second"] for row in rows],
