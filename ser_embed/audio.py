@@ -68,6 +68,8 @@ class Clip:
 def find_audio(root: Path) -> list[Path]:
     """Return the audio files under `root`, in any nesting and case of ending, sorted.
 
+    Hidden folders are passed over: what lies there is in the making, or thrown away.
+
     Raises:
         AudioError: `root` doesn't exist.
     """
@@ -79,6 +81,7 @@ def find_audio(root: Path) -> list[Path]:
         path for path in root.rglob("*")
         if path.suffix.lower() in AUDIO_ENDINGS
         and not path.name.startswith("._")
+        and not any(part.startswith(".") for part in path.relative_to(root).parts[:-1])
         and not path.is_dir()
     )  # fmt: skip
 

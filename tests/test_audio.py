@@ -354,7 +354,7 @@ def test_a_trimmed_clip_starts_where_speech_does(tmp_path: Path) -> None:
 
 def test_audio_is_found_in_any_nesting_and_case(tmp_path: Path) -> None:
     names = ["b.WAV", "a/deep/c.Flac", "a/d.mp3", "a.ogg", "z z/é.OPUS"]
-    for name in [*names, "a/notes.txt", "wav", "a/._d.mp3", "b.wav.part"]:
+    for name in [*names, "a/notes.txt", "wav", "a/._d.mp3", "b.wav.part", ".new/e.wav"]:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     (tmp_path / "folder.wav").mkdir()
