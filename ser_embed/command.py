@@ -8,6 +8,7 @@ A command is a frozen dataclass that derives from `Options` and a function from 
 import io
 import json
 import logging
+import os
 import shlex
 import sys
 import typing
@@ -23,13 +24,18 @@ from ser_embed.errors import SerEmbedError
 
 __all__ = [
     "DONE", "FAILED", "FEATURES_DIR", "INTERRUPTED", "RUNS_DIR", "SOME_CLIPS_FAILED", "Options",
-    "Outcome", "command_line", "hide_bar", "run_command",
+    "Outcome", "command_line", "data_folder", "hide_bar", "run_command",
 ]  # fmt: skip
 
 DONE, FAILED, SOME_CLIPS_FAILED, INTERRUPTED = 0, 1, 3, 130
 
 FEATURES_DIR = Path("artifacts/features")
 RUNS_DIR = Path("artifacts/runs")
+
+
+def data_folder() -> Path:
+    """Return the folder that holds the corpora: $SER_EMBED_DATA, else ./data."""
+    return Path(os.environ.get("SER_EMBED_DATA", "data"))
 
 
 @dataclass(frozen=True)

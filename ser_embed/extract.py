@@ -28,6 +28,7 @@ from ser_embed.command import (
     SOME_CLIPS_FAILED,
     Options,
     Outcome,
+    data_folder,
     hide_bar,
     run_command,
 )
@@ -300,7 +301,7 @@ def _report(run: _Run, totals: dict[str, int], path: Path) -> None:
 def _listings(config: ExtractConfig) -> list[Listing]:
     if config.root or config.csv or config.corpus:
         return [listing_of(config.root, config.corpus, config.csv)]
-    folder = Path(os.environ.get("SER_EMBED_DATA", "data"))
+    folder = data_folder()
     found = discover(folder) if folder.is_dir() else []
     if found:
         log.info("%s holds %s", folder, ", ".join(listing.corpus for listing in found))
