@@ -11,13 +11,14 @@ import pytest
 
 ORDER = (
     "errors", "command", "bundled", "labels", "naming", "audio", "descriptors", "speech",
-    "pretrain", "corpora", "demo", "backends", "features", "checkpoints", "encoder", "store",
-    "writer", "reading", "extract", "data", "splits", "networks", "heads", "plots", "report",
-    "fit", "runs", "train", "predict", "evaluate", "microphone", "screen", "live",
+    "pretrain", "corpora", "archives", "transfer", "sources", "download", "demo", "backends",
+    "features", "checkpoints", "encoder", "store", "writer", "reading", "extract", "data",
+    "splits", "networks", "heads", "plots", "report", "fit", "runs", "train", "predict",
+    "evaluate", "microphone", "screen", "live",
 )  # fmt: skip
 
 COMMANDS = ("extract", "train", "evaluate", "predict", "corpora", "store", "demo", "live",
-            "pretrain")  # fmt: skip
+            "pretrain", "download")  # fmt: skip
 
 
 def test_every_module_has_its_place(project: Path) -> None:
