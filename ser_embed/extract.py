@@ -69,7 +69,7 @@ class ExtractConfig(Options):
     pool: Pool = "none"
     """mean keeps each layer's mean over time only, stats its mean and standard deviation."""
     trim: bool = True
-    """Cut the silence before and after the speech first."""
+    """Silence before and after the speech is cut first; this keeps it."""
     seconds: float = CLIP_SECONDS
     """Clip length in seconds, first part kept; 0 for whole clips."""
     fill: FillRule | None = None

@@ -182,8 +182,8 @@ class _Sink:
     def _too_large(self, size: int) -> NoReturn:
         self.file.truncate(0)
         raise DownloadError(
-            f"{self.tag.name.removesuffix('.part.tag')}: {size} bytes or more, where {self.most} are expected at most; "
-            "look at its page for what became of it"
+            f"{self.tag.name.removesuffix('.part.tag')}: {size} bytes or more, where {self.most} "
+            "are expected at most; look at its page for what became of it"
         )
 
 
