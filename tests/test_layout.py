@@ -14,7 +14,7 @@ ORDER = (
     "pretrain", "corpora", "archives", "transfer", "sources", "download", "demo", "backends",
     "features", "checkpoints", "encoder", "store", "writer", "reading", "extract", "data",
     "splits", "networks", "heads", "plots", "report", "fit", "runs", "train", "predict",
-    "evaluate", "microphone", "screen", "live",
+    "evaluate", "microphone", "screen", "live", "__main__",
 )  # fmt: skip
 
 COMMANDS = ("extract", "train", "evaluate", "predict", "corpora", "store", "demo", "live",
