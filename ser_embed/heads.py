@@ -29,10 +29,11 @@ from ser_embed.networks import (
 
 __all__ = [
     "HEADS", "HeadSpec", "build_head", "calibrated", "default_head", "load_head", "read_card",
-    "save_head",
+    "save_head", "sealed",
 ]  # fmt: skip
 
 CARD_SCHEMA = 1
+_SEAL, _NO_SEAL = "card_sha256", "0" * 64
 
 
 @dataclass(frozen=True)
@@ -150,8 +151,18 @@ def save_head(folder: Path, head: nn.Module, card: dict[str, Any]) -> None:
     digest = hashlib.sha256(weights.read_bytes()).hexdigest()
     told = {"format": "ser_embed head", "schema": CARD_SCHEMA, "weights_sha256": digest, **card}
     temporary = folder / "card.json.tmp"
-    temporary.write_text(json.dumps(told, indent=1, ensure_ascii=False), encoding="utf-8")
+    temporary.write_text(sealed(told), encoding="utf-8")
     temporary.replace(folder / "card.json")
+
+
+def sealed(card: dict[str, Any]) -> str:
+    """Return a card as JSON that holds the SHA-256 of its own text, with zeros in that place.
+
+    It is a seal against damage, not against somebody who can compute it anew.
+    """
+    told = {**card, _SEAL: _NO_SEAL}
+    text = json.dumps(told, indent=1, ensure_ascii=False)
+    return text.replace(_NO_SEAL, hashlib.sha256(text.encode()).hexdigest())
 
 
 def load_head(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
@@ -181,14 +192,16 @@ def load_head(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
 
 
 def read_card(folder: Path) -> dict[str, Any]:
-    """Read and check `card.json`.
+    """Read and check `card.json`; its seal is left out.
 
     Raises:
-        HeadError: Missing, not JSON, not a head's card, or of a newer schema.
+        HeadError: Missing, not JSON, not a head's card, of a newer schema, or changed since it
+            was written.
     """
     path = folder / "card.json"
     try:
-        card = json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        card = json.loads(text)
     except OSError as error:
         raise HeadError(
             f"{folder}: no trained head there ({path.name}: {error.strerror})"
@@ -200,4 +213,9 @@ def read_card(folder: Path) -> dict[str, Any]:
         raise HeadError(f"{path}: not the card of a head")
     if schema > CARD_SCHEMA:
         raise HeadError(f"{path}: written by a newer ser_embed (schema {schema}); update ser_embed")
+    seal = card.pop(_SEAL, None)
+    if seal is not None:  # cards of before there was one have none
+        blank = text.replace(str(seal), _NO_SEAL)
+        if hashlib.sha256(blank.encode()).hexdigest() != seal:
+            raise HeadError(f"{path}: changed since it was written; get it back, or train again")
     return card
