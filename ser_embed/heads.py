@@ -33,6 +33,7 @@ __all__ = [
 ]  # fmt: skip
 
 CARD_SCHEMA = 1
+MAX_MEMBERS = 1000  # of an ensemble
 _SEAL, _NO_SEAL = "card_sha256", "0" * 64
 
 
@@ -123,6 +124,8 @@ def build_head(
         )
     if min(n_classes, *shape) < 1:
         raise HeadError(f"head {name!r} can't be built for {n_classes} classes of shape {shape}")
+    if not 1 <= members <= MAX_MEMBERS:
+        raise HeadError(f"an ensemble of {members} heads: from 1 to {MAX_MEMBERS}")
     if name == "conv" and (shape[0] < 44 or shape[1] < 32):
         raise HeadError(f"head 'conv' needs 44 frames of 32 features or more, these are {shape}")
     with torch.random.fork_rng(devices=[]):
@@ -181,11 +184,12 @@ def load_head(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
         raise HeadError(f"{weights}: not the weights that card.json was written for; train again")
     try:
         told = card["head"]
-        head = build_head(
-            told["name"], tuple(told["shape"]), len(card["classes"]), told["pooled"], seed=0,
-            members=told["members"],
-        )  # fmt: skip
-        head.load_state_dict(load_file(weights))
+        with torch.device("meta"):  # a card that asks for a huge head gets no memory for it
+            head = build_head(
+                told["name"], tuple(told["shape"]), len(card["classes"]), told["pooled"], seed=0,
+                members=told["members"],
+            )  # fmt: skip
+        head.load_state_dict(load_file(weights), assign=True)
     except (LookupError, TypeError, ValueError, RuntimeError, SafetensorError, HeadError) as error:
         raise HeadError(f"{folder}: the weights don't fit card.json ({error})") from error
     return head.eval(), card
