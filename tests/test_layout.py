@@ -123,6 +123,6 @@ def test_the_top_level_holds_only_what_belongs_there(project: Path) -> None:
     top = {line.split("/")[0] for line in listed.stdout.splitlines()}
     assert top <= {
         ".ci", ".gitignore", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "Main.py", "Makefile",
-        "README.md", "artifacts", "benchmarks", "notebooks", "pyproject.toml", "ser_embed",
+        "README.md", "artifacts", "benchmarks", "fuzz", "notebooks", "pyproject.toml", "ser_embed",
         "setup.cfg", "tests",
     }  # fmt: skip
