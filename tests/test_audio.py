@@ -419,6 +419,11 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     "silence": (lambda path: write_samples(path, np.zeros(16_000)), "digital silence"),
     "nan": (lambda path: write_samples(path, with_a_bad_sample(np.nan)), "not finite"),
     "infinity": (lambda path: write_samples(path, with_a_bad_sample(np.inf)), "not finite"),
+    "a rate of 1 Hz": (lambda path: write_samples(path, sine(1, 4000), 1), "1 Hz, which no"),
+    "a rate of 8 MHz": (
+        lambda path: write_samples(path, sine(1, 4000), 8_388_795),
+        "8388795 Hz, which no recording",
+    ),
     "vanished": (lambda path: None, "No such file or directory"),
     "a folder": (lambda path: path.mkdir(), "Is a directory"),
 }
