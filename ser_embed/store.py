@@ -201,7 +201,10 @@ class FeatureStore:
                 raise self._damaged(error) from error
             for name, kind in _COLUMNS:
                 if kind == _TEXT:
-                    columns[name] = np.array([_text(v) for v in columns[name]], dtype=object)
+                    # Left to itself pandas takes pyarrow's text where it is installed, which has
+                    # no place for a file name that isn't UTF-8.
+                    texts = [_text(value) for value in columns[name]]
+                    columns[name] = pd.Series(texts, dtype=object)
             self._table = pd.DataFrame(columns)
         return self._table
 
