@@ -56,7 +56,8 @@ def store(folder: Path) -> None:
             for i in range(2)
         ]  # fmt: skip
         for row in rows:
-            writer.add(row, rng.normal(size=(3, 4)), rng.normal(size=(3, 2)), 3)
+            features, extrema = rng.normal(size=(3, 4)), rng.normal(size=(3, 2))
+            writer.add(row, features.astype("f4"), extrema.astype("f4"), 3)
         failed = ClipRow("bad.wav", "demo", "", "", "", "", "", "", "", 0.0, "", "failed", "no", 0)
         writer.finish([*rows, failed], prune=False)
     for left in folder.glob(".*"):
