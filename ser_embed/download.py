@@ -168,9 +168,9 @@ def _fetch_archive(source: Source, about: Archive, config: DownloadConfig, folde
             _mirrored(about, config), archive, most=about.megabytes * 1_000_000 * _MARGIN,
             checksum=checksum, timeout=config.timeout, hide=hide_bar(config), stated=stated,
         )  # fmt: skip
-    elif checksum:
-        check_file(archive, checksum, stated)
     try:
+        if checksum:
+            check_file(archive, checksum, stated)  # it may have lain here for long
         _unpack(archive, source, folder)
     except DownloadError:
         archive.unlink()  # or every further run would take it for good
@@ -239,7 +239,7 @@ def _listed_files(listing: Path, server: str) -> list[tuple[Path, str, str]]:
             if place is not None and place.suffix.lower() in AUDIO_ENDINGS:
                 address = f"{server}/api/access/datafile/{int(about['id'])}"
                 files[Path(place)] = address, f"md5:{about['md5']}"
-    except (LookupError, TypeError, ValueError, AttributeError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise DownloadError(f"{listing}: not a Dataverse's list of files ({error!r})") from error
     if not files:
         raise DownloadError(f"{listing}: lists no audio file")

@@ -15,6 +15,7 @@ import pooch
 from requests import Response, exceptions
 from tqdm import tqdm
 
+from ser_embed import __version__
 from ser_embed.errors import DownloadError
 
 __all__ = ["check_file", "fetch_file"]
@@ -63,7 +64,8 @@ def fetch_file(
         except exceptions.RequestException as error:
             reason = _explain(error, url, timeout)
             if attempt == ATTEMPTS or not _broke_off(error):
-                raise DownloadError(f"{url}: {reason}{_what_is_kept(part)}") from error
+                kept = _what_is_kept(part, can_resume=bool(checksum))
+                raise DownloadError(f"{url}: {reason}{kept}") from error
             log.info("%s: %s; going on", url, reason)
             time.sleep(_PAUSE)
     try:
@@ -104,7 +106,7 @@ def _fetch_rest(
     tag = _tag_file(part)
     validator = tag.read_text(encoding="latin-1") if tag.exists() else ""
     start = part.stat().st_size if part.exists() and (validator or resume) else 0
-    headers = {"Accept-Encoding": "identity"}
+    headers = {"Accept-Encoding": "identity", "User-Agent": f"ser_embed/{__version__}"}
     if start:
         headers["Range"] = f"bytes={start}-"
         if validator:
@@ -197,9 +199,10 @@ def _forget(part: Path) -> None:
     _tag_file(part).unlink(missing_ok=True)
 
 
-def _what_is_kept(part: Path) -> str:
+def _what_is_kept(part: Path, can_resume: bool) -> str:
+    """Say what is kept of a broken transfer; what could never be gone on with is dropped."""
     size = part.stat().st_size if part.exists() else 0
-    if not size:
+    if not size or not (can_resume or _tag_file(part).read_text(encoding="latin-1")):
         _forget(part)
         return ""
     return f". {size / 1e6:.1f} MB are kept, and the same command goes on from there"

@@ -378,8 +378,8 @@ def places_of(path: Path) -> dict[str, set[int]]:
 def test_a_flip_in_a_store_is_found_or_changes_nothing(tmp_path: Path) -> None:
     """Every byte of features, range, table and frames, and 400 bytes of HDF5's own structure.
 
-    Of HDF5's own some are unused (free space of heaps, reserved fields, times): a flip there is
-    not found, and what is read stays the same to the last bit.
+    Of all 6,772 bytes 3,948 are zeros that HDF5 keeps free, room for more chunks in its index of
+    them: a flip there is not found, and what is read stays the same to the last bit.
     """
     path = INPUTS / "store" / "store.h5"
     original, intact = path.read_bytes(), content(path)
@@ -397,7 +397,8 @@ def test_a_flip_in_a_store_is_found_or_changes_nothing(tmp_path: Path) -> None:
         except StoreError:
             same = False
         found = bool(verify(damaged))
-        assert found or (same and place not in data), f"the flip in byte {place} isn't found"
+        free = same and place not in data and original[place] == 0
+        assert found or free, f"the flip in byte {place} isn't found"
         outcomes["found" if found else "unused"] += 1
     assert outcomes["found"] >= len(data)
 
