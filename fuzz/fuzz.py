@@ -1,14 +1,15 @@
 """Coverage-guided fuzzing with atheris: any bytes give a result or an error of ser_embed's own.
 
 `pip install atheris`, then `python fuzz/fuzz.py TARGET --seconds 180`, with TARGET one of names,
-tables, audio, store, card. It starts from `fuzz/inputs/TARGET`, ends after so many seconds, and
-prints how many inputs were tried; an input that crashes is written to `fuzz/found/TARGET`.
-`--replay FILE...` runs such inputs again, without atheris.
+tables, audio, store, card, archive. It starts from `fuzz/inputs/TARGET`, ends after so many
+seconds, and prints how many inputs were tried; an input that crashes is written to
+`fuzz/found/TARGET`. `--replay FILE...` runs such inputs again, without atheris.
 """
 
 import argparse
 import contextlib
 import hashlib
+import shutil
 import sys
 import tempfile
 from collections.abc import Callable
@@ -100,8 +101,22 @@ def card(data: bytes, folder: Path) -> None:
         settings_of(told, folder)
 
 
+def archive(data: bytes, folder: Path) -> None:
+    """Archives of corpora: nothing is written outside of their folder."""
+    from ser_embed.archives import Limits, unpack
+    from ser_embed.errors import DownloadError
+
+    (folder / "archive").write_bytes(data)
+    with contextlib.suppress(DownloadError):
+        unpack(folder / "archive", folder / "deep" / "corpus", Limits(100_000, 20))
+    assert {path.name for path in folder.iterdir()} <= {"archive", "deep"}
+    assert not any(path.is_symlink() for path in folder.rglob("*"))
+    shutil.rmtree(folder / "deep", ignore_errors=True)
+
+
 TARGETS: dict[str, Callable[[bytes, Path], None]] = {
     "names": names, "tables": tables, "audio": audio, "store": store, "card": card,
+    "archive": archive,
 }  # fmt: skip
 
 
@@ -126,9 +141,9 @@ def fuzz(name: str, target: Callable[[bytes], None], seconds: int) -> None:
     """Run atheris, which ends the process."""
     import atheris
 
-    with atheris.instrument_imports(include=["ser_embed", "soundfile"]):
-        from ser_embed import audio, corpora, heads, labels, naming, predict, splits, store
-    assert all((audio, corpora, heads, labels, naming, predict, splits, store))
+    with atheris.instrument_imports(include=["ser_embed", "soundfile", "tarfile", "zipfile"]):
+        from ser_embed import archives, audio, corpora, heads, labels, naming, predict, splits
+    assert all((archives, audio, corpora, heads, labels, naming, predict, splits))
     found = HERE / "found" / name
     found.mkdir(parents=True, exist_ok=True)
     kept = found / "kept"

@@ -3,7 +3,10 @@
 `python fuzz/inputs.py` writes them anew under `fuzz/inputs/`, one folder a target.
 """
 
+import io
 import json
+import tarfile
+import zipfile
 from dataclasses import asdict
 from pathlib import Path
 
@@ -75,9 +78,25 @@ def card(folder: Path) -> None:
     (folder / "unsealed.json").write_text(json.dumps(told), encoding="utf-8")
 
 
+def archive(folder: Path) -> None:
+    """Three files, packed in each way."""
+    files = {"a/one.wav": b"1" * 100, "a/b/two.wav": b"22", "n\u00e4me.txt": b""}
+    with zipfile.ZipFile(folder / "files.zip", "w", zipfile.ZIP_DEFLATED) as packed:
+        for name, data in files.items():
+            packed.writestr(zipfile.ZipInfo(name), data)
+    for mode in ("w", "w:gz"):
+        with tarfile.open(folder / f"files.{mode[-2:].replace('w', 'tar')}", mode) as tar:
+            for name, data in files.items():
+                info = tarfile.TarInfo(name)
+                info.size = len(data)
+                tar.addfile(info, io.BytesIO(data))
+
+
 def main() -> None:
     """Write everything."""
-    folders = {name: FOLDER / name for name in ("names", "tables", "audio", "store", "card")}
+    folders = {
+        name: FOLDER / name for name in ("names", "tables", "audio", "store", "card", "archive")
+    }
     for folder in folders.values():
         folder.mkdir(parents=True, exist_ok=True)
     for number, name in enumerate(NAMES):
@@ -87,6 +106,7 @@ def main() -> None:
     audio(folders["audio"])
     store(folders["store"])
     card(folders["card"])
+    archive(folders["archive"])
 
 
 if __name__ == "__main__":

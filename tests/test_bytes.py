@@ -470,7 +470,7 @@ def test_a_flip_in_an_encoder_that_ships_is_named(
 # --- fuzzing ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("target", ["names", "tables", "audio", "store", "card"])
+@pytest.mark.parametrize("target", ["names", "tables", "audio", "store", "card", "archive"])
 def test_the_inputs_that_fuzzing_starts_from_pass(
     run: Callable[..., subprocess.CompletedProcess[str]], project: Path, target: str
 ) -> None:
