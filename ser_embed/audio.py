@@ -36,6 +36,7 @@ FillRule = Literal["sample", "repeat", "zero", "none"]
 FILL_RULES: tuple[FillRule, ...] = ("sample", "repeat", "zero", "none")
 
 _MAX_DENOMINATOR = 1000  # of the ratio between two sampling rates, see `resample`
+_RATES = (1_000, 384_000)  # samples per second that a file may have: any other is a broken header
 _LFS_MARK = b"version https://git-lfs"
 _CUT_SECONDS = 0.1  # some programs' headers promise a little more than they write
 _UNKNOWN_LENGTH = 2**40  # samples; libsndfile's word for a length that the header leaves out
@@ -68,6 +69,8 @@ class Clip:
 def find_audio(root: Path) -> list[Path]:
     """Return the audio files under `root`, in any nesting and case of ending, sorted.
 
+    Hidden folders are passed over: what lies there is in the making, or thrown away.
+
     Raises:
         AudioError: `root` doesn't exist.
     """
@@ -79,6 +82,7 @@ def find_audio(root: Path) -> list[Path]:
         path for path in root.rglob("*")
         if path.suffix.lower() in AUDIO_ENDINGS
         and not path.name.startswith("._")
+        and not any(part.startswith(".") for part in path.relative_to(root).parts[:-1])
         and not path.is_dir()
     )  # fmt: skip
 
@@ -162,6 +166,8 @@ def _decode(path: Path, file: BinaryIO, seconds: float) -> tuple[np.ndarray, int
     try:
         with soundfile.SoundFile(file) as sound:
             total, rate = _promised_samples(sound), sound.samplerate
+            if not _RATES[0] <= rate <= _RATES[1]:
+                raise AudioError(f"{path}: the header says {rate} Hz, which no recording has")
             if total >= _UNKNOWN_LENGTH:
                 raise AudioError(
                     f"{path}: the header doesn't say how long it is, as in a stream that was "

@@ -8,6 +8,7 @@ __all__ = [
     "AudioError",
     "CorpusError",
     "DeviceError",
+    "DownloadError",
     "EncoderError",
     "HeadError",
     "LabelError",
@@ -52,6 +53,10 @@ class HeadError(SerEmbedError):
 
 class DeviceError(SerEmbedError):
     """No microphone, or one that can't be opened."""
+
+
+class DownloadError(SerEmbedError):
+    """A transfer that failed, or an archive whose checksum or contents can't be trusted."""
 
 
 class MissingExtra(SerEmbedError):

@@ -27,6 +27,7 @@ from ser_embed.command import (
     SOME_CLIPS_FAILED,
     Options,
     Outcome,
+    data_folder,
     hide_bar,
     run_command,
 )
@@ -68,7 +69,7 @@ class ExtractConfig(Options):
     pool: Pool = "none"
     """mean keeps each layer's mean over time only, stats its mean and standard deviation."""
     trim: bool = True
-    """Cut the silence before and after the speech first."""
+    """Silence before and after the speech is cut first; this keeps it."""
     seconds: float = CLIP_SECONDS
     """Clip length in seconds, first part kept; 0 for whole clips."""
     fill: FillRule | None = None
@@ -284,7 +285,7 @@ def _report(run: _Run, totals: dict[str, int], path: Path) -> None:
 def _listings(config: ExtractConfig) -> list[Listing]:
     if config.root or config.csv or config.corpus:
         return [listing_of(config.root, config.corpus, config.csv)]
-    folder = Path(os.environ.get("SER_EMBED_DATA", "data"))
+    folder = data_folder()
     found = discover(folder) if folder.is_dir() else []
     if found:
         log.info("%s holds %s", folder, ", ".join(listing.corpus for listing in found))

@@ -268,8 +268,8 @@ class PredictConfig(Options):
     files: Annotated[tuple[Path, ...], tyro.conf.Positional]
     """Audio files or folders."""
     run: Path | None = None
-    """A run's folder, or a bundled head: sentiment3 or emotion8. Default: the newest under
-    --runs-dir, else the bundled sentiment3."""
+    """A run's folder, or a bundled head: sentiment3 or emotion8.
+    Default: the newest under --runs-dir, else the bundled sentiment3."""
     runs_dir: Path = RUNS_DIR
     """Where the newest run is looked for."""
     backend: BackendName = "torch"

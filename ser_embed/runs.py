@@ -178,7 +178,7 @@ def read_table(path: Path) -> pd.DataFrame:
     """
     try:
         table = pd.read_csv(
-            path, dtype=dict.fromkeys(_TEXT_COLUMNS, str), keep_default_na=False,
+            path, dtype=dict.fromkeys(_TEXT_COLUMNS, object), keep_default_na=False,
             encoding_errors="surrogateescape",
         )  # fmt: skip
         if not {"path", "corpus", "speaker", "label"} <= set(table):

@@ -74,8 +74,8 @@ class TrainConfig(Options):
     early_stop: bool = False
     """Stop when validation says so; without it all epochs are trained and the last is kept."""
     stop_rule: Literal["patience", "paper"] = "patience"
-    """patience watches validation UAR and keeps the best epoch; paper stops when the validation
-    loss exceeds the training loss."""
+    """patience watches validation UAR and keeps the best epoch;
+    paper stops when the validation loss exceeds the training loss."""
     patience: int = 15
     """Epochs without improvement before stopping."""
     labels: str = "sentiment3"

@@ -354,7 +354,7 @@ def test_a_trimmed_clip_starts_where_speech_does(tmp_path: Path) -> None:
 
 def test_audio_is_found_in_any_nesting_and_case(tmp_path: Path) -> None:
     names = ["b.WAV", "a/deep/c.Flac", "a/d.mp3", "a.ogg", "z z/é.OPUS"]
-    for name in [*names, "a/notes.txt", "wav", "a/._d.mp3", "b.wav.part"]:
+    for name in [*names, "a/notes.txt", "wav", "a/._d.mp3", "b.wav.part", ".new/e.wav"]:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     (tmp_path / "folder.wav").mkdir()
@@ -419,6 +419,11 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     "silence": (lambda path: write_samples(path, np.zeros(16_000)), "digital silence"),
     "nan": (lambda path: write_samples(path, with_a_bad_sample(np.nan)), "not finite"),
     "infinity": (lambda path: write_samples(path, with_a_bad_sample(np.inf)), "not finite"),
+    "a rate of 1 Hz": (lambda path: write_samples(path, sine(1, 4000), 1), "1 Hz, which no"),
+    "a rate of 8 MHz": (
+        lambda path: write_samples(path, sine(1, 4000), 8_388_795),
+        "8388795 Hz, which no recording",
+    ),
     "vanished": (lambda path: None, "No such file or directory"),
     "a folder": (lambda path: path.mkdir(), "Is a directory"),
 }
