@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ORDER = (
-    "errors", "command", "bundled", "labels", "naming", "audio", "descriptors", "speech",
+    "errors", "command", "bundled", "labels", "naming", "cutting", "audio", "descriptors", "speech",
     "pretrain", "corpora", "demo", "backends", "features", "checkpoints", "encoder", "store",
     "writer", "reading", "extract", "data", "splits", "networks", "heads", "plots", "report",
     "fit", "runs", "train", "predict", "evaluate", "microphone", "screen", "live",
