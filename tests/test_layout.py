@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 ORDER = (
-    "errors", "command", "bundled", "labels", "naming", "cutting", "audio", "descriptors", "speech",
-    "pretrain", "corpora", "demo", "backends", "features", "checkpoints", "encoder", "store",
-    "writer", "reading", "extract", "data", "splits", "networks", "heads", "plots", "report",
-    "fit", "runs", "train", "predict", "evaluate", "microphone", "screen", "live",
+    "errors", "command", "bundled", "labels", "naming", "cutting", "audio", "descriptors",
+    "speech", "pretrain", "corpora", "demo", "backends", "features", "checkpoints", "graph",
+    "encoder", "store", "writer", "reading", "extract", "data", "splits", "networks", "heads",
+    "plots", "report", "fit", "runs", "train", "predict", "evaluate", "microphone", "screen",
+    "live",
 )  # fmt: skip
 
 COMMANDS = ("extract", "train", "evaluate", "predict", "corpora", "store", "demo", "live",
