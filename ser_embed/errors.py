@@ -9,6 +9,7 @@ __all__ = [
     "CorpusError",
     "DeviceError",
     "EncoderError",
+    "ExportError",
     "HeadError",
     "LabelError",
     "MissingExtra",
@@ -36,6 +37,10 @@ class AudioError(SerEmbedError):
 
 class EncoderError(SerEmbedError):
     """An encoder that can't be found, loaded or asked for that layer."""
+
+
+class ExportError(SerEmbedError):
+    """A classifier that can't be written in another format, or doesn't say there what it should."""
 
 
 class StoreError(SerEmbedError):

@@ -13,11 +13,11 @@ ORDER = (
     "errors", "command", "bundled", "labels", "naming", "cutting", "audio", "descriptors",
     "speech", "pretrain", "corpora", "demo", "backends", "features", "checkpoints", "graph",
     "encoder", "store", "writer", "reading", "extract", "data", "splits", "networks", "heads",
-    "plots", "report", "fit", "runs", "train", "predict", "evaluate", "microphone", "screen",
-    "live",
+    "plots", "report", "fit", "runs", "train", "predict", "parity", "hub_model", "hub",
+    "onnxfile", "export", "evaluate", "microphone", "screen", "live",
 )  # fmt: skip
 
-COMMANDS = ("extract", "train", "evaluate", "predict", "corpora", "store", "demo", "live",
+COMMANDS = ("extract", "train", "evaluate", "predict", "export", "corpora", "store", "demo", "live",
             "pretrain")  # fmt: skip
 
 
@@ -123,6 +123,6 @@ def test_the_top_level_holds_only_what_belongs_there(project: Path) -> None:
     top = {line.split("/")[0] for line in listed.stdout.splitlines()}
     assert top <= {
         ".ci", ".gitignore", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "Main.py", "Makefile",
-        "README.md", "artifacts", "benchmarks", "notebooks", "pyproject.toml", "ser_embed",
-        "setup.cfg", "tests",
+        "README.md", "artifacts", "benchmarks", "examples", "notebooks", "pyproject.toml",
+        "ser_embed", "setup.cfg", "tests",
     }  # fmt: skip
