@@ -1,8 +1,8 @@
 """From a file or a microphone's block to mono float32 samples at 16 kHz of the clip length.
 
 This is the only preprocessing there is: extraction, the classifier, the microphone and every
-export go through `to_mono`, `resample` and `fit_length`. soundfile decodes (torchaudio needs
-FFmpeg for that since 2.9), torchaudio resamples.
+export go through `to_mono`, `resample`, and `cutting.py`'s `cut_clip` and `fit_length`. soundfile
+decodes (torchaudio needs FFmpeg for that since 2.9), torchaudio resamples.
 """
 
 import hashlib
@@ -10,40 +10,43 @@ import re
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import BinaryIO
 
 import numpy as np
 import soundfile
 import torch
 import torchaudio.functional
 
+from ser_embed.cutting import (
+    FILL_RULES,
+    LEAD_SECONDS,
+    SAMPLE_RATE,
+    FillRule,
+    cut_clip,
+    fill_generator,
+    fit_length,
+    n_samples,
+    trim_silence,
+)
 from ser_embed.errors import AudioError
 
 __all__ = [
     "AUDIO_ENDINGS", "CLIP_SECONDS", "FILL_RULES", "RESAMPLER", "SAMPLE_RATE", "Clip", "FillRule",
-    "cut_clip", "find_audio", "fit_clip", "fit_length", "hash_file", "load_audio", "read_clip",
-    "resample", "to_mono", "trim_silence",
+    "cut_clip", "find_audio", "fit_clip", "fit_length", "hash_file", "load_audio", "n_samples",
+    "read_clip", "resample", "to_mono", "trim_silence",
 ]  # fmt: skip
 
-SAMPLE_RATE = 16_000  # samples per second that every wav2vec2-family encoder expects
 CLIP_SECONDS = 3.0  # 3 s * 16,000 samples/s = 48,000 samples, the paper's clip
 MIN_SAMPLES = 400  # receptive field of wav2vec2's convolutions: 25 ms; shorter input raises
 RESAMPLER = "torchaudio.sinc_interp_hann.v1"  # part of a store's key
 
 AUDIO_ENDINGS = (".wav", ".flac", ".mp3", ".ogg", ".opus")
 
-FillRule = Literal["sample", "repeat", "zero", "none"]
-FILL_RULES: tuple[FillRule, ...] = ("sample", "repeat", "zero", "none")
-
 _MAX_DENOMINATOR = 1000  # of the ratio between two sampling rates, see `resample`
 _RATES = (1_000, 384_000)  # samples per second that a file may have: any other is a broken header
 _LFS_MARK = b"version https://git-lfs"
 _CUT_SECONDS = 0.1  # some programs' headers promise a little more than they write
 _UNKNOWN_LENGTH = 2**40  # samples; libsndfile's word for a length that the header leaves out
-_TRIM_DB = 40.0  # below the loudest frame: further than speech falls within a sentence
-_TRIM_FRAME = 320  # samples, 20 ms
-_TRIM_MARGIN = 3  # frames kept on either side: soft onsets and endings
-_LEAD_SECONDS = 10.0  # of silence that trimming looks past before it has to find speech
 _EXTRA_SECONDS = 0.05  # read beyond the clip, so that the resampler's filter has its right side
 
 
@@ -115,7 +118,7 @@ def read_clip(path: Path, seconds: float = 0.0, trim: bool = False) -> Clip:
     try:
         with path.open("rb") as file:
             sha256 = _hash(file)
-            lead = _LEAD_SECONDS if trim and seconds > 0 else 0.0
+            lead = LEAD_SECONDS if trim and seconds > 0 else 0.0
             samples, rate, total = _decode(path, file, seconds + lead)
     except OSError as error:
         raise AudioError(f"{path}: {error.strerror or error}") from error
@@ -229,84 +232,9 @@ def resample(samples: np.ndarray, rate: int) -> np.ndarray:
     return resampled.numpy()[: -(-len(samples) * SAMPLE_RATE // rate)]
 
 
-def n_samples(seconds: float) -> int:
-    """Return the number of samples in so many seconds at 16 kHz."""
-    return round(seconds * SAMPLE_RATE)
-
-
-def trim_silence(samples: np.ndarray) -> np.ndarray:
-    """Cut the silence before and after the sound; pauses inside stay.
-
-    Silence is what lies 40 dB below the loudest 20 ms; 60 ms of it are kept on either side.
-
-    Args:
-        samples: Mono float32 at 16 kHz, shape (n_samples,).
-
-    Returns:
-        A view of the samples from the first to the last sound.
-    """
-    n_frames = len(samples) // _TRIM_FRAME
-    if n_frames == 0:
-        return samples
-    frames = samples[: n_frames * _TRIM_FRAME].reshape(n_frames, _TRIM_FRAME)
-    power = np.mean(np.square(frames, dtype=np.float64), axis=1)
-    loud = np.flatnonzero(power >= power.max() * 10 ** (-_TRIM_DB / 10))
-    start = max(0, loud[0] - _TRIM_MARGIN) * _TRIM_FRAME
-    end = (loud[-1] + 1 + _TRIM_MARGIN) * _TRIM_FRAME
-    # What is over after the last whole frame is kept or cut together with that frame.
-    return samples[start : end if end < n_frames * _TRIM_FRAME else None]
-
-
-def cut_clip(samples: np.ndarray, seconds: float, trim: bool) -> np.ndarray:
-    """Trim silence if wished, then keep the first `seconds` (0: all): (n,) -> (m,), a view.
-
-    What lies more than `seconds` and 10 s behind the start is not looked at.
-    """
-    if trim:
-        samples = trim_silence(
-            samples[: n_samples(seconds + _LEAD_SECONDS)] if seconds else samples
-        )
-    return samples[: n_samples(seconds)] if seconds > 0 else samples
-
-
-def fit_length(
-    samples: np.ndarray, seconds: float, fill: FillRule, rng: np.random.Generator
-) -> np.ndarray:
-    """Cut or fill a clip to its length.
-
-    Args:
-        samples: Mono float32, shape (n_samples,).
-        seconds: Clip length; 0 keeps the clip as it is.
-        fill: What a shorter clip is filled with: `sample`, samples drawn at random from the
-            clip (the two-stage paper's rule); `repeat`, the clip again; `zero`; `none`, nothing.
-        rng: Source of the random samples, used by `sample` alone.
-
-    Returns:
-        float32 of shape (round(seconds * 16000),), or shorter with `none`.
-    """
-    wanted = n_samples(seconds)
-    if wanted <= 0 or len(samples) == wanted:
-        return samples
-    if len(samples) > wanted:
-        return samples[:wanted]
-    missing = wanted - len(samples)
-    if fill == "none":
-        return samples
-    if fill == "sample":
-        tail = samples[rng.integers(0, len(samples), missing)]
-    elif fill == "repeat":
-        tail = np.resize(samples, missing)
-    elif fill == "zero":
-        tail = np.zeros(missing, dtype=np.float32)
-    else:
-        raise AudioError(f"fill rule {fill!r} is none of {', '.join(FILL_RULES)}")
-    return np.concatenate([samples, tail])
-
-
 def fit_clip(clip: Clip, seconds: float, fill: FillRule, seed: int) -> np.ndarray:
     """Cut or fill a clip, see `fit_length`, with random samples seeded by its own bytes.
 
     So a clip's features don't depend on its place in the corpus, the batch or a resume.
     """
-    rng = np.random.default_rng([seed, int(clip.sha256[:16], 16)])
-    return fit_length(clip.samples, seconds, fill, rng)
+    return fit_length(clip.samples, seconds, fill, fill_generator(clip.sha256, seed))

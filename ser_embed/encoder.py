@@ -19,6 +19,7 @@ from ser_embed.backends import BackendName, Precision, make_backend
 from ser_embed.checkpoints import ENCODERS, Checkpoint, EncoderSpec, fingerprint, load_checkpoint
 from ser_embed.errors import EncoderError
 from ser_embed.features import Layer, Norm, Pool, normalise, pool_time
+from ser_embed.graph import HiddenStates
 
 __all__ = ["ENCODERS", "Encoder", "EncoderSpec", "load_encoder"]
 
@@ -26,35 +27,8 @@ __all__ = ["ENCODERS", "Encoder", "EncoderSpec", "load_encoder"]
 # --- networks --------------------------------------------------------------------------------
 
 
-class _HiddenStates(nn.Module):
-    """A transformers model cut down to the layers asked for: (B, S) -> (B, L, T, D)."""
-
-    def __init__(self, model: Any, layer: Layer) -> None:
-        super().__init__()
-        self.all_layers = layer == "all"
-        self.logits = layer == "logits"
-        if isinstance(layer, int):
-            stack = model.encoder
-            if layer < len(stack.layers) and getattr(model.config, "do_stable_layer_norm", False):
-                # The final norm belongs to the last layer alone.
-                stack.layer_norm = nn.Identity()
-            stack.layers = stack.layers[:layer]
-        self.model = model
-
-    def forward(self, waveforms: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
-        out = self.model(
-            waveforms,
-            attention_mask=None if mask is None else mask.long(),
-            output_hidden_states=self.all_layers,
-        )
-        if self.all_layers:
-            states = (*out.hidden_states[:-1], out.last_hidden_state)
-            return torch.stack(states, dim=1)  # (B, L, T, D)
-        return (out.logits if self.logits else out.last_hidden_state).unsqueeze(1)  # (B, 1, T, D)
-
-
 class _TorchaudioStates(nn.Module):
-    """The same for a torchaudio bundle, whose layers count from 1."""
+    """`HiddenStates` of a torchaudio bundle, whose layers count from 1."""
 
     def __init__(self, model: Any, layer: Layer) -> None:
         super().__init__()
@@ -100,7 +74,7 @@ def load_encoder(
         raise EncoderError(
             f"{name}: no layer {layer}; it has {first} to {loaded.n_layers}, 'all' and 'logits'"
         )
-    wrap = _TorchaudioStates if library == "torchaudio" else _HiddenStates
+    wrap = _TorchaudioStates if library == "torchaudio" else HiddenStates
     return Encoder(name, layer, loaded, wrap(loaded.model, layer), backend, precision)
 
 

@@ -10,6 +10,7 @@ __all__ = [
     "DeviceError",
     "DownloadError",
     "EncoderError",
+    "ExportError",
     "HeadError",
     "LabelError",
     "MissingExtra",
@@ -37,6 +38,10 @@ class AudioError(SerEmbedError):
 
 class EncoderError(SerEmbedError):
     """An encoder that can't be found, loaded or asked for that layer."""
+
+
+class ExportError(SerEmbedError):
+    """A classifier that can't be written in another format, or doesn't say there what it should."""
 
 
 class StoreError(SerEmbedError):

@@ -41,7 +41,7 @@ from ser_embed.reading import CLIPS_AT_ONCE, Batches, ReadClip, Readers
 from ser_embed.store import store_path
 from ser_embed.writer import StoreWriter, row_of
 
-__all__ = ["ExtractConfig", "extract", "extract_listing", "main"]
+__all__ = ["ExtractConfig", "extract", "extract_listing", "main", "spread"]
 
 log = logging.getLogger(__name__)
 
@@ -124,7 +124,7 @@ class _Run:
         self, listing: Listing, encoder: Encoder, config: ExtractConfig, writer: StoreWriter
     ) -> None:
         self.listing, self.encoder, self.config, self.writer = listing, encoder, config, writer
-        self.utterances = _spread(listing.utterances, config.limit)
+        self.utterances = spread(listing.utterances, config.limit)
         self.settings = _settings(config, encoder)
         self.encoded = self.reused = self.copies = self.failed = 0
         self.first_faults: list[tuple[Path, str]] = []
@@ -214,7 +214,7 @@ def _unfit(features: np.ndarray, dtype: str) -> str:
     return f"the encoder's output is beyond {dtype}; store it with --dtype float32"
 
 
-def _spread(utterances: Sequence[Utterance], limit: int) -> Sequence[Utterance]:
+def spread(utterances: Sequence[Utterance], limit: int) -> Sequence[Utterance]:
     """Return `limit` clips at even distances, so that every speaker and emotion is met."""
     if limit <= 0 or limit >= len(utterances):
         return utterances

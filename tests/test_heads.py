@@ -180,6 +180,22 @@ def test_conv_is_the_papers() -> None:
     assert into_linear == [(1024,)]
 
 
+@pytest.mark.parametrize("shape", [(44, 32), (60, 70), (149, 32), (249, 45), (333, 768)])
+def test_conv_averages_other_images_down_to_the_papers(shape: tuple[int, ...]) -> None:
+    head = build_head("conv", shape, 3, False, seed=0).eval()
+    into_linear: list[torch.Tensor] = []
+    head.hidden.register_forward_pre_hook(  # type: ignore[union-attr]
+        lambda _m, inputs: into_linear.append(inputs[0])
+    )
+    batch = clips(shape, 2)
+    head(batch, torch.tensor([shape[0]] * 2))
+    image = head.blocks(batch.unsqueeze(1))  # type: ignore[operator]
+    wanted = nn.functional.adaptive_avg_pool2d(image, (8, 1)).flatten(1)
+    if image.shape[2:] == (8, 1):  # the paper's own: nothing may change
+        assert torch.equal(into_linear[0], wanted)
+    torch.testing.assert_close(into_linear[0], wanted)
+
+
 def test_temporal_halves_time_three_times() -> None:
     head = build_head("temporal", (149, 32), 3, False, seed=0).eval()
     times = outputs_of(head, (nn.Conv1d,))

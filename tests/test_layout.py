@@ -10,17 +10,17 @@ from pathlib import Path
 import pytest
 
 ORDER = (
-    "errors", "command", "bundled", "labels", "naming", "audio", "descriptors", "speech",
-    "pretrain", "listing", "corpora", "archives", "transfer", "sources", "download", "demo",
-    "backends", "features", "checkpoints", "encoder", "table", "store", "ledger", "builder",
-    "writer", "workers", "reading", "extract", "data", "splits", "networks", "heads", "plots",
-    "report", "fit", "runs", "train", "predict", "evaluate", "microphone", "screen", "live",
-    "__main__",
+    "errors", "command", "bundled", "labels", "naming", "cutting", "audio", "descriptors",
+    "speech", "pretrain", "listing", "corpora", "archives", "transfer", "sources", "download",
+    "demo", "backends", "features", "checkpoints", "graph", "encoder", "table", "store", "ledger",
+    "builder", "writer", "workers", "reading", "extract", "data", "splits", "networks", "heads",
+    "plots", "report", "fit", "runs", "train", "predict", "parity", "hub_model", "hub",
+    "onnxfile", "export", "evaluate", "microphone", "screen", "live", "__main__",
 )  # fmt: skip
 
 COMMANDS = (
-    "extract", "train", "evaluate", "predict", "corpora", "store", "demo", "live", "pretrain",
-    "download",
+    "extract", "train", "evaluate", "predict", "export", "corpora", "store", "demo", "live",
+    "pretrain", "download",
 )  # fmt: skip
 
 
@@ -126,6 +126,6 @@ def test_the_top_level_holds_only_what_belongs_there(project: Path) -> None:
     top = {line.split("/")[0] for line in listed.stdout.splitlines()}
     assert top <= {
         ".ci", ".gitignore", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "Main.py", "Makefile",
-        "README.md", "artifacts", "benchmarks", "fuzz", "notebooks", "pyproject.toml", "ser_embed",
-        "setup.cfg", "tests",
+        "README.md", "artifacts", "benchmarks", "examples", "fuzz", "notebooks", "pyproject.toml",
+        "ser_embed", "setup.cfg", "tests",
     }  # fmt: skip
