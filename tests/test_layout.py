@@ -13,7 +13,8 @@ ORDER = (
     "errors", "command", "bundled", "labels", "naming", "audio", "descriptors", "speech",
     "pretrain", "corpora", "demo", "backends", "features", "checkpoints", "encoder", "store",
     "writer", "reading", "extract", "data", "splits", "networks", "heads", "plots", "report",
-    "fit", "runs", "train", "predict", "evaluate", "microphone", "screen", "live",
+    "fit", "runs", "train", "predict", "evaluate", "microphone", "speech_gate", "segments",
+    "segmenter", "screen", "live",
 )  # fmt: skip
 
 COMMANDS = ("extract", "train", "evaluate", "predict", "corpora", "store", "demo", "live",
