@@ -15,6 +15,7 @@ __all__ = [
     "SerEmbedError",
     "SplitError",
     "StoreError",
+    "WebError",
 ]
 
 
@@ -52,6 +53,10 @@ class HeadError(SerEmbedError):
 
 class DeviceError(SerEmbedError):
     """No microphone, or one that can't be opened."""
+
+
+class WebError(SerEmbedError):
+    """The page can't be served at that address."""
 
 
 class MissingExtra(SerEmbedError):

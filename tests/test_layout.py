@@ -14,11 +14,11 @@ ORDER = (
     "pretrain", "corpora", "demo", "backends", "features", "checkpoints", "encoder", "store",
     "writer", "reading", "extract", "data", "splits", "networks", "heads", "plots", "report",
     "fit", "runs", "train", "predict", "evaluate", "microphone", "speech_gate", "segments",
-    "segmenter", "screen", "live",
+    "segmenter", "screen", "live", "markup", "tabs", "web",
 )  # fmt: skip
 
 COMMANDS = ("extract", "train", "evaluate", "predict", "corpora", "store", "demo", "live",
-            "pretrain")  # fmt: skip
+            "pretrain", "web")  # fmt: skip
 
 
 def test_every_module_has_its_place(project: Path) -> None:
@@ -123,6 +123,6 @@ def test_the_top_level_holds_only_what_belongs_there(project: Path) -> None:
     top = {line.split("/")[0] for line in listed.stdout.splitlines()}
     assert top <= {
         ".ci", ".gitignore", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "Main.py", "Makefile",
-        "README.md", "artifacts", "benchmarks", "notebooks", "pyproject.toml", "ser_embed",
+        "README.md", "artifacts", "benchmarks", "docs", "notebooks", "pyproject.toml", "ser_embed",
         "setup.cfg", "tests",
     }  # fmt: skip
