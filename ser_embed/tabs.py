@@ -160,7 +160,7 @@ class Tabs:
             rows.append(row)
             lines.append(line)
             done = f'<p class="quiet" role="status">{number} of {len(paths)} files</p>'
-            head = ("file", "length", "label", "confidence", "probabilities, or what was wrong")
+            head = ("file", "length", "label", "confidence", "details")
             files = draw_files({"emotions.csv": self._csv(lines)}) if number == len(paths) else ""
             yield frame(done, files, draw_table(head, rows, "Files"))
 

@@ -91,7 +91,7 @@ def build_app(classifier: Classifier, config: WebConfig) -> Any:
     gr = _gradio()
     settings = SegmentSettings(hop=config.hop, threshold=config.threshold)
     tabs = Tabs(classifier, settings, config.max_minutes, config.max_files)
-    limits = f"{config.max_mb} MB and {config.max_minutes:g} minutes at most"
+    limits = f"up to {config.max_mb} MB, {config.max_minutes:g} minutes"
     with gr.Blocks(
         title=f"{classifier.run.name} - ser_embed",
         analytics_enabled=False,
@@ -100,7 +100,8 @@ def build_app(classifier: Classifier, config: WebConfig) -> Any:
         gr.HTML(tabs.headline())
         with gr.Tab("File"):
             _file_tab(gr, tabs, limits)
-        with gr.Tab("Live"):
+        # Rendered with the page: Gradio's recorder, fetched late, ignores who presses at once.
+        with gr.Tab("Live", render_children=True):
             _live_tab(gr, tabs)
         with gr.Tab("Batch"):
             _batch_tab(gr, tabs, limits)
@@ -112,7 +113,7 @@ def build_app(classifier: Classifier, config: WebConfig) -> Any:
 
 def _file_tab(gr: Any, tabs: Tabs, limits: str) -> None:
     audio = gr.Audio(
-        label=f"Drop a recording here, or record one ({limits})", type="filepath",
+        label=f"Recording, {limits}", type="filepath",
         sources=["upload", "microphone"], editable=False, buttons=[],
     )  # fmt: skip
     shown = gr.HTML()
@@ -143,7 +144,7 @@ def _live_tab(gr: Any, tabs: Tabs) -> None:
 
 def _batch_tab(gr: Any, tabs: Tabs, limits: str) -> None:
     files = gr.File(
-        label=f"Recordings ({tabs.max_files} at most, each {limits})",
+        label=f"Up to {tabs.max_files} recordings",
         file_count="multiple", file_types=list(AUDIO_ENDINGS), height=180,
     )  # fmt: skip
     with gr.Row():
