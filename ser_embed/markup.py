@@ -227,7 +227,7 @@ def draw_table(head: Sequence[str], rows: Sequence[Sequence[str]], name: str) ->
         quiet = "" if last else ' class="quiet"'
         body.append(f'<tr{quiet}>{told}<td class="wide">{html.escape(last)}</td></tr>')
     return (
-        f'<div class="scroll" tabindex="0" role="region" aria-label="{html.escape(name)}">'
+        f'<div class="scroll {name.lower()}" tabindex="0" role="region" aria-label="{name}">'
         f"<table><thead><tr>{first}</tr></thead><tbody>{''.join(body)}</tbody></table></div>"
     )
 
