@@ -5,10 +5,13 @@ export go through `to_mono`, `resample`, and `cutting.py`'s `cut_clip` and `fit_
 decodes (torchaudio needs FFmpeg for that since 2.9), torchaudio resamples.
 """
 
+import contextlib
 import hashlib
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from math import ceil
 from pathlib import Path
 from typing import BinaryIO
 
@@ -32,8 +35,8 @@ from ser_embed.errors import AudioError
 
 __all__ = [
     "AUDIO_ENDINGS", "CLIP_SECONDS", "FILL_RULES", "RESAMPLER", "SAMPLE_RATE", "Clip", "FillRule",
-    "cut_clip", "find_audio", "fit_clip", "fit_length", "hash_file", "load_audio", "n_samples",
-    "read_clip", "resample", "to_mono", "trim_silence",
+    "Resampler", "audio_seconds", "cut_clip", "find_audio", "fit_clip", "fit_length", "hash_file",
+    "load_audio", "n_samples", "read_clip", "resample", "stream_audio", "to_mono", "trim_silence",
 ]  # fmt: skip
 
 CLIP_SECONDS = 3.0  # 3 s * 16,000 samples/s = 48,000 samples, the paper's clip
@@ -135,6 +138,47 @@ def read_clip(path: Path, seconds: float = 0.0, trim: bool = False) -> Clip:
     return Clip(mono, sha256, total / rate, rate, samples.shape[1])
 
 
+def stream_audio(path: Path, seconds: float = 20.0) -> Iterator[np.ndarray]:
+    """Decode a file of any length in blocks that, one after the other, are `load_audio`'s samples.
+
+    Args:
+        path: Any file that soundfile decodes.
+        seconds: Length of a block, within 0.05 s.
+
+    Yields:
+        Mono float32 at 16 kHz, shape (n_samples,).
+
+    Raises:
+        AudioError: Missing, unreadable, not audio, cut short or not finite.
+    """
+    try:
+        with path.open("rb") as file, _open_sound(path, file) as (sound, total):
+            rate, found = sound.samplerate, 0
+            resampler = Resampler(rate)
+            while len(block := sound.read(round(seconds * rate), "float32", always_2d=True)):
+                if not np.isfinite(block).all():
+                    raise AudioError(f"{path}: has samples that are not finite (NaN or infinite)")
+                found += len(block)
+                yield resampler.push(to_mono(block))
+            _check_length(path, found, total, total, rate)
+            yield resampler.finish()
+    except OSError as error:
+        raise AudioError(f"{path}: {error.strerror or error}") from error
+
+
+def audio_seconds(path: Path) -> float:
+    """Return a file's length by its header, without decoding it.
+
+    Raises:
+        AudioError: Missing, unreadable or not audio.
+    """
+    try:
+        with path.open("rb") as file, _open_sound(path, file) as (sound, total):
+            return total / sound.samplerate
+    except OSError as error:
+        raise AudioError(f"{path}: {error.strerror or error}") from error
+
+
 def hash_file(path: Path) -> str:
     """Return the SHA-256 of a file's bytes, in hexadecimal.
 
@@ -158,6 +202,17 @@ def _hash(file: BinaryIO) -> str:
 
 def _decode(path: Path, file: BinaryIO, seconds: float) -> tuple[np.ndarray, int, int]:
     """Return samples (n, channels), rate and the file's whole length in samples."""
+    with _open_sound(path, file) as (sound, total):
+        rate = sound.samplerate
+        wanted = total if seconds <= 0 else int((seconds + _EXTRA_SECONDS) * rate) + 1
+        samples = sound.read(wanted, dtype="float32", always_2d=True)
+    _check_length(path, len(samples), min(total, wanted), total, rate)
+    return samples, rate, total
+
+
+@contextlib.contextmanager
+def _open_sound(path: Path, file: BinaryIO) -> Iterator[tuple[soundfile.SoundFile, int]]:
+    """Open a file for decoding and tell the length in samples that its header promises."""
     start = file.read(len(_LFS_MARK))
     file.seek(0)
     if not start:
@@ -176,19 +231,20 @@ def _decode(path: Path, file: BinaryIO, seconds: float) -> tuple[np.ndarray, int
                     f"{path}: the header doesn't say how long it is, as in a stream that was "
                     "saved; convert it once, for instance with ffmpeg or sox"
                 )
-            wanted = total if seconds <= 0 else int((seconds + _EXTRA_SECONDS) * rate) + 1
-            samples = sound.read(wanted, dtype="float32", always_2d=True)
+            yield sound, total
     except (soundfile.LibsndfileError, RuntimeError, ValueError) as error:
         reason = str(error).rsplit(": ", 1)[-1].strip().rstrip(".")
         raise AudioError(f"{path}: can't be decoded ({reason}); is it really audio?") from error
-    if not len(samples):
+
+
+def _check_length(path: Path, found: int, wanted: int, total: int, rate: int) -> None:
+    if not found:
         raise AudioError(f"{path}: holds no samples")
-    if len(samples) < min(total, wanted) - _CUT_SECONDS * rate:
+    if found < wanted - _CUT_SECONDS * rate:
         raise AudioError(
             f"{path}: cut short: the header promises {total / rate:.2f} s and "
-            f"{len(samples) / rate:.2f} s are there; copy or download it again"
+            f"{found / rate:.2f} s are there; copy or download it again"
         )
-    return samples, rate, total
 
 
 def _promised_samples(sound: soundfile.SoundFile) -> int:
@@ -223,13 +279,51 @@ def resample(samples: np.ndarray, rate: int) -> np.ndarray:
     """
     if rate == SAMPLE_RATE:
         return samples
-    # The filter is a table of as many rows as the ratio's denominator: TESS's 24,414 Hz is
-    # 12207/8000, 2 GB and 5 s a clip. 1091/715 is within 1e-6 of it, the usual rates are exact.
-    ratio = Fraction(rate, SAMPLE_RATE).limit_denominator(_MAX_DENOMINATOR)
+    ratio = _ratio(rate)
     resampled = torchaudio.functional.resample(
         torch.from_numpy(samples), ratio.numerator, ratio.denominator
     )
     return resampled.numpy()[: -(-len(samples) * SAMPLE_RATE // rate)]
+
+
+def _ratio(rate: int) -> Fraction:
+    # The filter is a table of as many rows as the ratio's denominator: TESS's 24,414 Hz is
+    # 12207/8000, 2 GB and 5 s a clip. 1091/715 is within 1e-6 of it, the usual rates are exact.
+    return Fraction(rate, SAMPLE_RATE).limit_denominator(_MAX_DENOMINATOR)
+
+
+class Resampler:
+    """`resample` for a stream: blocks of any length give together what the whole would.
+
+    It holds 0.1 s back, because the filter looks to both sides of a sample.
+    """
+
+    def __init__(self, rate: int) -> None:
+        self.rate, self.ratio = rate, _ratio(rate)
+        # A cycle is the time after which a sample of the stream and one at 16 kHz coincide.
+        self.margin = ceil(_EXTRA_SECONDS * rate / self.ratio.numerator)  # in cycles
+        self._held = np.empty(0, dtype=np.float32)
+        self._given = 0  # cycles at the start of what is held that have been handed out
+
+    def push(self, samples: np.ndarray) -> np.ndarray:
+        """Take mono float32 samples (n,) and return what they complete at 16 kHz."""
+        self._held = np.concatenate([self._held, samples])
+        ready = len(self._held) // self.ratio.numerator - self.margin
+        if ready <= self._given:
+            return np.empty(0, dtype=np.float32)
+        resampled = resample(self._held, self.rate)
+        resampled = resampled[self._given * self.ratio.denominator :]
+        resampled = resampled[: (ready - self._given) * self.ratio.denominator]
+        forget = max(0, ready - self.margin)
+        self._held = self._held[forget * self.ratio.numerator :]
+        self._given = ready - forget
+        return resampled
+
+    def finish(self) -> np.ndarray:
+        """Return what is left."""
+        if not len(self._held):  # the resampler takes no empty clip
+            return self._held
+        return resample(self._held, self.rate)[self._given * self.ratio.denominator :]
 
 
 def fit_clip(clip: Clip, seconds: float, fill: FillRule, seed: int) -> np.ndarray:

@@ -17,6 +17,7 @@ __all__ = [
     "SerEmbedError",
     "SplitError",
     "StoreError",
+    "WebError",
 ]
 
 
@@ -62,6 +63,10 @@ class DeviceError(SerEmbedError):
 
 class DownloadError(SerEmbedError):
     """A transfer that failed, or an archive whose checksum or contents can't be trusted."""
+
+
+class WebError(SerEmbedError):
+    """The page can't be served at that address."""
 
 
 class MissingExtra(SerEmbedError):

@@ -15,12 +15,13 @@ ORDER = (
     "demo", "backends", "features", "checkpoints", "graph", "encoder", "table", "store", "ledger",
     "builder", "writer", "workers", "reading", "extract", "data", "splits", "networks", "heads",
     "plots", "report", "fit", "runs", "train", "predict", "parity", "hub_model", "hub",
-    "onnxfile", "export", "evaluate", "microphone", "screen", "live", "__main__",
+    "onnxfile", "export", "evaluate", "microphone", "speech_gate", "segments", "segmenter",
+    "screen", "live", "markup", "tabs", "web", "__main__",
 )  # fmt: skip
 
 COMMANDS = (
     "extract", "train", "evaluate", "predict", "export", "corpora", "store", "demo", "live",
-    "pretrain", "download",
+    "pretrain", "web", "download",
 )  # fmt: skip
 
 
@@ -126,6 +127,6 @@ def test_the_top_level_holds_only_what_belongs_there(project: Path) -> None:
     top = {line.split("/")[0] for line in listed.stdout.splitlines()}
     assert top <= {
         ".ci", ".gitignore", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "Main.py", "Makefile",
-        "README.md", "artifacts", "benchmarks", "examples", "fuzz", "notebooks", "pyproject.toml",
-        "ser_embed", "setup.cfg", "tests",
+        "README.md", "artifacts", "benchmarks", "docs", "examples", "fuzz", "notebooks",
+        "pyproject.toml", "ser_embed", "setup.cfg", "tests",
     }  # fmt: skip
