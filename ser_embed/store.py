@@ -33,6 +33,9 @@ from ser_embed.command import DONE, FAILED, Options, Outcome, run_command
 from ser_embed.errors import StoreError
 from ser_embed.features import SCHEMA, FeatureSettings
 
+# pandas holds text in pyarrow where that is installed, which refuses a file name that isn't UTF-8.
+pd.set_option("mode.string_storage", "python")
+
 __all__ = ["FeatureDataset", "FeatureStore", "find_stores", "main", "store_path", "verify"]
 
 STORED, FAILED_CLIP = "stored", "failed"
