@@ -40,7 +40,7 @@ from ser_embed.reading import Batches, ClipReader, ReadClip
 from ser_embed.store import ClipRow, store_path
 from ser_embed.writer import StoreWriter, row_of
 
-__all__ = ["ExtractConfig", "extract", "extract_listing", "main"]
+__all__ = ["ExtractConfig", "extract", "extract_listing", "main", "spread"]
 
 log = logging.getLogger(__name__)
 
@@ -131,7 +131,7 @@ class _Run:
         self, listing: Listing, encoder: Encoder, config: ExtractConfig, writer: StoreWriter
     ) -> None:
         self.listing, self.encoder, self.config, self.writer = listing, encoder, config, writer
-        self.utterances = _spread(listing.utterances, config.limit)
+        self.utterances = spread(listing.utterances, config.limit)
         self.settings = _settings(config, encoder)
         self.rows: list[ClipRow] = []
         self.seen: dict[tuple[str, str], Path] = {}
@@ -237,7 +237,7 @@ def _unchanged(item: Any) -> Any:
     return item
 
 
-def _spread(utterances: tuple[Utterance, ...], limit: int) -> tuple[Utterance, ...]:
+def spread(utterances: tuple[Utterance, ...], limit: int) -> tuple[Utterance, ...]:
     """Return `limit` clips at even distances, so that every speaker and emotion is met."""
     if limit <= 0 or limit >= len(utterances):
         return utterances
