@@ -16,6 +16,7 @@ import tyro
 
 from ser_embed.command import FEATURES_DIR, Options, Outcome, run_command
 from ser_embed.data import LabelledClips, load_clips
+from ser_embed.endtoend import is_network
 from ser_embed.errors import HeadError, StoreError
 from ser_embed.features import FeatureSettings
 from ser_embed.fit import log_probabilities
@@ -161,6 +162,11 @@ def score(config: EvaluateConfig) -> Outcome:
     folders = head_folders(config.run)
     cards = [read_card(folder) for folder in folders]
     card = cards[0]
+    if is_network(card):
+        raise HeadError(
+            f"{config.run}: a fine-tuned run, which takes audio and no stores; its report is "
+            f"{config.run / 'report.md'}, and python -m ser_embed.predict classifies other clips"
+        )
     clips = _load(config, card)
     if config.stores:
         scored = _all_clips(folders, clips)

@@ -12,12 +12,13 @@ import pytest
 ORDER = (
     "errors", "command", "bundled", "labels", "naming", "audio", "descriptors", "speech",
     "pretrain", "corpora", "demo", "backends", "features", "checkpoints", "encoder", "store",
-    "writer", "reading", "extract", "data", "splits", "networks", "heads", "plots", "report",
-    "fit", "runs", "train", "predict", "evaluate", "microphone", "screen", "live",
+    "writer", "reading", "extract", "data", "splits", "networks", "heads", "endtoend", "plots",
+    "report", "fit", "runs", "train", "recipes", "augment", "recordings", "trace", "trainer",
+    "tuning", "finetune", "predict", "evaluate", "microphone", "screen", "live",
 )  # fmt: skip
 
 COMMANDS = ("extract", "train", "evaluate", "predict", "corpora", "store", "demo", "live",
-            "pretrain")  # fmt: skip
+            "pretrain", "finetune")  # fmt: skip
 
 
 def test_every_module_has_its_place(project: Path) -> None:
