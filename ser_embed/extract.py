@@ -8,7 +8,6 @@ added or changed, and it does only what is missing.
 import logging
 import math
 import os
-import signal
 import sys
 import time
 from dataclasses import dataclass
@@ -17,7 +16,6 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 import tyro
-from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from ser_embed.audio import CLIP_SECONDS, FillRule
@@ -36,7 +34,7 @@ from ser_embed.encoder import Encoder, load_encoder
 from ser_embed.errors import CorpusError
 from ser_embed.features import FeatureSettings, Layer, Norm, Pool
 from ser_embed.naming import Utterance
-from ser_embed.reading import Batches, ClipReader, ReadClip
+from ser_embed.reading import Batches, ClipReader, ReadClip, clip_loader
 from ser_embed.store import ClipRow, store_path
 from ser_embed.writer import StoreWriter, row_of
 
@@ -141,16 +139,9 @@ class _Run:
     def run(self) -> None:
         """Encode what isn't known yet."""
         clips = ClipReader(self.utterances, self.settings, frozenset(self.writer.known))
-        loader = DataLoader(
-            clips,
-            batch_size=None,
-            num_workers=min(self.config.workers, len(clips)),
-            collate_fn=_unchanged,
-            worker_init_fn=_leave_interrupts,
-        )
         batches = Batches(self.encoder, self.config.batch_size)
         bar = tqdm(
-            loader,
+            clip_loader(clips, self.config.workers),
             desc=self.listing.corpus,
             unit="clip",
             disable=hide_bar(self.config),
@@ -226,15 +217,6 @@ def _unfit(features: np.ndarray, dtype: str) -> str:
         if not np.isfinite(features.astype(dtype)).all():
             return f"the encoder's output is beyond {dtype}; store it with --dtype float32"
     return ""
-
-
-def _leave_interrupts(worker: int) -> None:
-    """A terminal's Ctrl-C reaches the workers as well; the main process ends them."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-def _unchanged(item: Any) -> Any:
-    return item
 
 
 def spread(utterances: tuple[Utterance, ...], limit: int) -> tuple[Utterance, ...]:

@@ -1,10 +1,12 @@
 """Reading clips for the encoder: hashed, decoded, cut or filled in worker processes, batched."""
 
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 
 from ser_embed.audio import fit_clip, hash_file, read_clip
 from ser_embed.encoder import Encoder
@@ -12,7 +14,7 @@ from ser_embed.errors import AudioError
 from ser_embed.features import FeatureSettings
 from ser_embed.naming import Utterance
 
-__all__ = ["Batches", "ClipReader", "ReadClip"]
+__all__ = ["Batches", "ClipReader", "ReadClip", "clip_loader"]
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,26 @@ class ClipReader(Dataset[ReadClip]):
             return ReadClip(index, sha256, fault=str(error).removeprefix(f"{path}: "))
         waveform = fit_clip(clip, settings.seconds, settings.fill, settings.seed)
         return ReadClip(index, clip.sha256, clip.seconds, waveform)
+
+
+def clip_loader(clips: ClipReader, workers: int) -> DataLoader[ReadClip]:
+    """Return the clips in their order, read by so many processes (0: by this one)."""
+    return DataLoader(
+        clips,
+        batch_size=None,
+        num_workers=min(workers, len(clips)),
+        collate_fn=_unchanged,
+        worker_init_fn=_leave_interrupts,
+    )
+
+
+def _leave_interrupts(worker: int) -> None:
+    """A terminal's Ctrl-C reaches the workers as well; the main process ends them."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _unchanged(item: Any) -> Any:
+    return item
 
 
 class Batches:

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from ser_embed.audio import Clip, fit_clip, read_clip
@@ -19,7 +18,7 @@ from ser_embed.endtoend import Network
 from ser_embed.errors import CorpusError, MissingExtra, StoreError
 from ser_embed.features import FeatureSettings
 from ser_embed.labels import LabelScheme
-from ser_embed.reading import ClipReader
+from ser_embed.reading import ClipReader, clip_loader
 from ser_embed.writer import row_of
 
 __all__ = ["Collator", "Recordings", "Waveforms", "read_recordings", "training_data"]
@@ -91,11 +90,11 @@ def read_recordings(
     if not kept:
         raise StoreError(f"the label scheme {scheme.name!r} leaves out every clip")
     reader = ClipReader(tuple(u for u, _ in kept), settings, frozenset())
-    loader = DataLoader(
-        reader, batch_size=None, num_workers=min(workers, len(reader)), collate_fn=_unchanged
-    )
     rows, faults, seen = [], list(listing.faults), set()
-    for item in tqdm(loader, desc=f"reading {listing.corpus}", unit="clip", disable=hide):
+    bar = tqdm(
+        clip_loader(reader, workers), desc=f"reading {listing.corpus}", unit="clip", disable=hide
+    )
+    for item in bar:
         utterance, label = kept[item.index]
         if item.fault:
             faults.append((utterance.path, item.fault))
@@ -116,10 +115,6 @@ def read_recordings(
         left_out={str(k): int(v) for k, v in left_out.items()},
         root=listing.root, faults=tuple(faults),
     )  # fmt: skip
-
-
-def _unchanged(item: Any) -> Any:
-    return item
 
 
 class Waveforms:
