@@ -2,7 +2,8 @@
 
 The loop, the optimiser, gradient accumulation, mixed precision, checkpoints and early stopping
 are the Trainer's. Its checkpoints hold the optimiser and random states as torch files: they are
-only ever read back from this run's own folder, and as plain tensors (`weights_only`).
+only ever read back from this run's own folder, and as plain tensors (`weights_only`). What it
+pickles whole, its arguments, is never read; all of it is deleted when the split is done.
 """
 
 import json
@@ -87,7 +88,7 @@ def _loss_of(weights: np.ndarray, lr: float) -> Callable[..., torch.Tensor]:
         if not torch.isfinite(mean).all():
             raise SerEmbedError(
                 f"the loss is not finite at a learning rate of {lr:g}: try a smaller --lr, or "
-                "--precision fp32; delete the run's folder, or give another --name, to start again"
+                "--precision fp32"
             )
         return mean
 
