@@ -20,7 +20,7 @@ from matplotlib.image import imread
 from safetensors.torch import load_file
 from test_endtoend import tiny_encoder
 
-from ser_embed import finetune, predict
+from ser_embed import evaluate, finetune, live, predict
 from ser_embed.bundled import DEMO_CORPUS
 from ser_embed.corpora import read_corpus
 from ser_embed.endtoend import load_network
@@ -184,25 +184,20 @@ def test_a_classifier_says_that_it_was_fine_tuned_and_takes_samples(mini: Made) 
     assert sum(prediction.probabilities.values()) == pytest.approx(1)
 
 
-def test_live_takes_it_too(
-    mini: Made, run: Callable[..., subprocess.CompletedProcess[str]]
-) -> None:
+def test_live_takes_it_too(mini: Made, capsys: pytest.CaptureFixture[str]) -> None:
     clip = sorted(DEMO_CORPUS.rglob("*.ogg"))[0]
-    done = run("Main.py", "--file", clip, "--once", "--run", mini[0], "--json", "--quiet")
-    assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout.splitlines()[-1])["windows"][0]
-    assert told["probabilities"] == pytest.approx(
-        Classifier.load(mini[0]).classify_file(clip).probabilities, abs=1e-5
-    )
+    args = ["--file", clip, "--once", "--run", mini[0], "--json", "--quiet"]
+    assert live.main([str(word) for word in args]) == 0
+    told = json.loads(capsys.readouterr().out.splitlines()[-1])["windows"][0]
+    expected = Classifier.load(mini[0]).classify_file(clip).probabilities
+    assert told["probabilities"] == pytest.approx(expected, abs=1e-5)
 
 
-def test_evaluate_says_where_the_report_is(
-    mini: Made, run: Callable[..., subprocess.CompletedProcess[str]]
-) -> None:
-    done = run("-m", "ser_embed.evaluate", mini[0])
-    assert done.returncode == 1
-    assert "a fine-tuned run" in done.stderr
-    assert str(mini[0] / "report.md") in done.stderr
+def test_evaluate_says_where_the_report_is(mini: Made, capsys: pytest.CaptureFixture[str]) -> None:
+    assert evaluate.main([str(mini[0])]) == 1
+    error = capsys.readouterr().err
+    assert "a fine-tuned run" in error
+    assert str(mini[0] / "report.md") in error
 
 
 # --- resuming --------------------------------------------------------------------------------
