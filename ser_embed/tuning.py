@@ -22,7 +22,7 @@ from ser_embed.splits import Split
 from ser_embed.trace import write_trace
 from ser_embed.trainer import CHECKPOINTS, Stopping, train_network
 
-__all__ = ["Tuning", "tune_fold"]
+__all__ = ["Tuning", "score_clips", "tune_fold"]
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,9 @@ class Tuning:
     hide: bool | None
 
 
-def score(network: Network, clips: Recordings, rows: np.ndarray, batch_size: int) -> np.ndarray:
+def score_clips(
+    network: Network, clips: Recordings, rows: np.ndarray, batch_size: int
+) -> np.ndarray:
     """Return log-probabilities float32 (n, C) of some clips, undisturbed, on a GPU if there is one.
 
     Raises:
@@ -97,8 +99,8 @@ def tune_fold(
             augment=make_augment(tuning.augmentation) if tuning.augmentation.kinds else None,
             workers=tuning.workers, bar=bar,
         )  # fmt: skip
-    val = score(network, clips, split.val, recipe.batch_size)
-    test = score(network, clips, split.test, recipe.batch_size)
+    val = score_clips(network, clips, split.val, recipe.batch_size)
+    test = score_clips(network, clips, split.test, recipe.batch_size)
     temperature = temperature_of(val, labels[split.val])
     predictions = predictions_table(
         clips.table.iloc[split.test], clips.classes, calibrated(test, temperature), np.exp(test)
@@ -127,7 +129,7 @@ def tune_fold(
 def _confirm(folder: Path, clips: Recordings, rows: np.ndarray, told: np.ndarray) -> None:
     """Load what was saved and compare what it says with what was reported."""
     network, _ = load_network(folder)
-    found = score(network, clips, rows, len(rows))
+    found = score_clips(network, clips, rows, len(rows))
     if not np.allclose(found, told[: len(rows)], atol=1e-3):
         (folder / "card.json").unlink()
         raise HeadError(f"{folder}: what was saved doesn't say what was trained; is the disk well?")

@@ -193,11 +193,43 @@ def test_live_takes_it_too(mini: Made, capsys: pytest.CaptureFixture[str]) -> No
     assert told["probabilities"] == pytest.approx(expected, abs=1e-5)
 
 
-def test_evaluate_says_where_the_report_is(mini: Made, capsys: pytest.CaptureFixture[str]) -> None:
-    assert evaluate.main([str(mini[0])]) == 1
+def test_evaluate_scores_the_audio_again(
+    mini: Made, tmp_path: Path, capsys: pytest.CaptureFixture[str], write_tone: Callable[..., Path]
+) -> None:
+    """Its own test part of the corpus it was trained on, every clip of another."""
+    folder, result = mini
+    args = [str(folder), "--json", "--quiet"]
+    assert evaluate.main([*args, "--corpus", "demo", "--out", str(tmp_path / "own")]) == 0
+    told = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert told["test"] == json.loads(json.dumps(result["test"]))
+    again, first = (
+        pd.read_csv(place / "predictions.csv").sort_values("path", ignore_index=True)
+        for place in (tmp_path / "own", folder)
+    )
+    pd.testing.assert_frame_equal(again[list(first)], first, atol=2e-5)
+    rows = ["path,emotion,speaker"]
+    for number, emotion in enumerate(("happy", "sad", "angry")):
+        write_tone(tmp_path / f"{emotion}.wav", f0=150 + 50 * number)
+        rows.append(f"{emotion}.wav,{emotion},{number}")
+    (tmp_path / "mine.csv").write_text("\n".join(rows) + "\n")
+    assert evaluate.main([*args, "--csv", str(tmp_path / "mine.csv")]) == 0
+    report = json.loads((folder / "evaluation-mine/report.json").read_text())
+    shutil.rmtree(folder / "evaluation-mine")
+    assert report["clips"] == 3
+    assert report["leakage"]["shared_speakers"] == 0
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [((), "its report is"), (("x.h5",), "takes --audio and no stores")],
+)
+def test_evaluate_says_what_it_needs(
+    more: tuple, said: str, mini: Made, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert evaluate.main([str(mini[0]), *more]) == 1
     error = capsys.readouterr().err
     assert "a fine-tuned run" in error
-    assert str(mini[0] / "report.md") in error
+    assert said in error
 
 
 # --- resuming --------------------------------------------------------------------------------
@@ -264,12 +296,12 @@ def test_early_stopping_keeps_the_best_and_a_resume_after_it_takes_no_step(
     args = options(tiny, tmp_path, "--recipe", "crema21", "--split", "random", "--epochs", 30,
                    "--lr", 0.05, "--eval-steps", 2, "--batch-size", 16, "--early-stop",
                    "--patience", 2, "--name", "early")  # fmt: skip
-    real = finetune.tune_fold.__globals__["score"]
-    monkeypatch.setitem(finetune.tune_fold.__globals__, "score", interrupt)
+    real = finetune.tune_fold.__globals__["score_clips"]
+    monkeypatch.setitem(finetune.tune_fold.__globals__, "score_clips", interrupt)
     assert finetune.main([*map(str, args), "--quiet"]) == 130
     checkpoints = sorted((tmp_path / "early/checkpoints").iterdir())
     assert 1 <= len(checkpoints) <= 2  # the newest, and the best beside it
-    monkeypatch.setitem(finetune.tune_fold.__globals__, "score", real)
+    monkeypatch.setitem(finetune.tune_fold.__globals__, "score_clips", real)
     status, _, error = command(*args)
     assert status == 0, error
     history = pd.read_csv(tmp_path / "early/history.csv")
