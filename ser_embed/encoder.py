@@ -8,7 +8,7 @@ doesn't. Layers above the last one asked for are not run.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -21,7 +21,10 @@ from ser_embed.errors import EncoderError
 from ser_embed.features import Layer, Norm, Pool, normalise, pool_time
 from ser_embed.graph import HiddenStates
 
-__all__ = ["ENCODERS", "Encoder", "EncoderSpec", "load_encoder"]
+__all__ = [
+    "ENCODERS", "Encoder", "EncoderSpec", "count_frames", "load_encoder", "pad_batch",
+    "unit_variance",
+]  # fmt: skip
 
 
 # --- networks --------------------------------------------------------------------------------
@@ -111,9 +114,7 @@ class Encoder:
 
     def n_frames(self, n_samples: int) -> int:
         """Return how many frames a clip of so many samples gives (48,000 samples: 149)."""
-        for kernel, stride in zip(self.kernels, self.strides, strict=True):
-            n_samples = (n_samples - kernel) // stride + 1
-        return max(0, n_samples)
+        return max(0, count_frames(n_samples, self.kernels, self.strides))
 
     def encode(self, waveforms: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Encode clips as one batch, or as one per length where the encoder can't mask.
@@ -131,7 +132,7 @@ class Encoder:
         for waveform in waveforms:
             if len(waveform) < MIN_SAMPLES:
                 raise EncoderError(f"a clip of {len(waveform)} samples; {MIN_SAMPLES} are needed")
-        ready = [_unit_variance(w) if self.do_normalize else w for w in waveforms]
+        ready = [unit_variance(w) if self.do_normalize else w for w in waveforms]
         groups: dict[int, list[int]] = {}
         for i, waveform in enumerate(ready):
             groups.setdefault(0 if self.masks else len(waveform), []).append(i)
@@ -143,13 +144,7 @@ class Encoder:
 
     def _run(self, waveforms: list[np.ndarray]) -> list[np.ndarray]:
         lengths = [len(w) for w in waveforms]
-        batch = np.zeros((len(waveforms), max(lengths)), dtype=np.float32)
-        for row, waveform in zip(batch, waveforms, strict=True):
-            row[: len(waveform)] = waveform
-        mask = None
-        if min(lengths) < max(lengths):
-            mask = np.arange(max(lengths)) < np.asarray(lengths)[:, None]
-        states = self.backend(batch, mask)  # (B, L, T, D)
+        states = self.backend(*pad_batch(waveforms))  # (B, L, T, D)
         return [array[:, : self.n_frames(n)] for array, n in zip(states, lengths, strict=True)]
 
     def features(
@@ -174,6 +169,31 @@ class Encoder:
         return results
 
 
-def _unit_variance(waveform: np.ndarray) -> np.ndarray:
+Counted = TypeVar("Counted", int, torch.Tensor)
+
+
+def count_frames(n_samples: Counted, kernels: Sequence[int], strides: Sequence[int]) -> Counted:
+    """Return how many frames convolutions without padding make of so many samples."""
+    for kernel, stride in zip(kernels, strides, strict=True):
+        n_samples = (n_samples - kernel) // stride + 1
+    return n_samples
+
+
+def pad_batch(waveforms: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray | None]:
+    """Stack waveforms (n_samples,) as float32 (B, S), zeros behind the shorter ones.
+
+    Returns:
+        The batch and a mask, True on a clip's own samples, bool (B, S); None if all are as long.
+    """
+    lengths = [len(w) for w in waveforms]
+    batch = np.zeros((len(waveforms), max(lengths)), dtype=np.float32)
+    for row, waveform in zip(batch, waveforms, strict=True):
+        row[: len(waveform)] = waveform
+    if min(lengths) == max(lengths):
+        return batch, None
+    return batch, np.arange(max(lengths)) < np.asarray(lengths)[:, None]
+
+
+def unit_variance(waveform: np.ndarray) -> np.ndarray:
     """Zero mean and unit variance, as transformers' feature extractor does (epsilon 1e-7)."""
     return (waveform - waveform.mean()) / np.sqrt(waveform.var() + 1e-7)

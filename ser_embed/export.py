@@ -81,16 +81,22 @@ def graph_of(classifier: Classifier) -> Graph:
     """Return a copy, on the CPU, of all a classifier does behind decoding, trimming and filling.
 
     Raises:
-        ExportError: The classifier's encoder doesn't run by torch.
+        ExportError: The classifier's encoder doesn't run by torch, or was fine-tuned.
     """
-    backend = classifier.encoder.backend
+    encoder = classifier.encoder
+    if encoder is None:
+        raise ExportError(
+            f"{classifier.run}: a fine-tuned run, which is no head on a frozen encoder; its folder "
+            "is in transformers' format already, and optimum exports such folders"
+        )
+    backend = encoder.backend
     if not isinstance(backend, TorchBackend):
         raise ExportError(f"{classifier.run}: load it by backend 'torch', not {backend.name!r}")
     return Graph(
         deepcopy(backend.network).cpu(),
         [deepcopy(head) for head, _ in classifier.heads],
         [card["temperature"] for _, card in classifier.heads],
-        classifier.encoder.do_normalize,
+        encoder.do_normalize,
         asdict(classifier.settings),
     ).eval()
 

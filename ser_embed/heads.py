@@ -28,8 +28,8 @@ from ser_embed.networks import (
 )
 
 __all__ = [
-    "HEADS", "HeadSpec", "build_head", "calibrated", "default_head", "load_head", "read_card",
-    "save_head", "sealed",
+    "HEADS", "HeadSpec", "build_head", "calibrated", "check_weights", "default_head", "load_head",
+    "read_card", "save_head", "sealed", "write_card",
 ]  # fmt: skip
 
 CARD_SCHEMA = 1
@@ -151,6 +151,11 @@ def save_head(folder: Path, head: nn.Module, card: dict[str, Any]) -> None:
     weights = folder / "head.safetensors"
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in head.state_dict().items()}
     save_file(state, weights)
+    write_card(folder, card, weights)
+
+
+def write_card(folder: Path, card: dict[str, Any], weights: Path) -> None:
+    """Write `card.json`, whole or not at all, with the digest of the weights' file."""
     digest = hashlib.sha256(weights.read_bytes()).hexdigest()
     told = {"format": "ser_embed head", "schema": CARD_SCHEMA, "weights_sha256": digest, **card}
     temporary = folder / "card.json.tmp"
@@ -176,12 +181,7 @@ def load_head(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
     """
     card = read_card(folder)
     weights = folder / "head.safetensors"
-    try:
-        data = weights.read_bytes()
-    except OSError as error:
-        raise HeadError(f"{weights}: {error.strerror or error}") from error
-    if hashlib.sha256(data).hexdigest() != card.get("weights_sha256"):
-        raise HeadError(f"{weights}: not the weights that card.json was written for; train again")
+    check_weights(card, weights)
     try:
         told = card["head"]
         with torch.device("meta"):  # a card that asks for a huge head gets no memory for it
@@ -193,6 +193,20 @@ def load_head(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
     except (LookupError, TypeError, ValueError, RuntimeError, SafetensorError, HeadError) as error:
         raise HeadError(f"{folder}: the weights don't fit card.json ({error})") from error
     return head.eval(), card
+
+
+def check_weights(card: dict[str, Any], weights: Path) -> None:
+    """Compare a file of weights with the digest in its card.
+
+    Raises:
+        HeadError: It can't be read, or isn't the file that the card was written for.
+    """
+    try:
+        data = weights.read_bytes()
+    except OSError as error:
+        raise HeadError(f"{weights}: {error.strerror or error}") from error
+    if hashlib.sha256(data).hexdigest() != card.get("weights_sha256"):
+        raise HeadError(f"{weights}: not the weights that card.json was written for; train again")
 
 
 def read_card(folder: Path) -> dict[str, Any]:

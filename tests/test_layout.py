@@ -14,14 +14,15 @@ ORDER = (
     "speech", "pretrain", "listing", "corpora", "archives", "transfer", "sources", "download",
     "demo", "backends", "features", "checkpoints", "graph", "encoder", "table", "store", "ledger",
     "builder", "writer", "workers", "reading", "extract", "data", "splits", "networks", "heads",
-    "plots", "report", "fit", "runs", "train", "predict", "parity", "hub_model", "hub",
-    "onnxfile", "export", "evaluate", "microphone", "speech_gate", "segments", "segmenter",
-    "screen", "live", "markup", "tabs", "web", "__main__",
+    "endtoend", "plots", "report", "fit", "runs", "train", "recipes", "augment", "recordings",
+    "trace", "trainer", "tuning", "finetune", "predict", "parity", "hub_model", "hub", "onnxfile",
+    "export", "evaluate", "microphone", "speech_gate", "segments", "segmenter", "screen", "live",
+    "markup", "tabs", "web", "__main__",
 )  # fmt: skip
 
 COMMANDS = (
     "extract", "train", "evaluate", "predict", "export", "corpora", "store", "demo", "live",
-    "pretrain", "web", "download",
+    "pretrain", "finetune", "web", "download",
 )  # fmt: skip
 
 
