@@ -26,7 +26,7 @@ from ser_embed.endtoend import (
     save_network,
 )
 from ser_embed.errors import EncoderError, HeadError
-from ser_embed.heads import load_head, read_card
+from ser_embed.heads import load_head, read_card, sealed
 
 CLASSES = ("angry", "happy", "neutral", "sad")
 KINDS = ("classification", "mlp")
@@ -147,9 +147,9 @@ def rewrite(folder: Path, change: Callable[[dict[str, torch.Tensor]], None]) -> 
     state = load_file(weights)
     change(state)
     save_file(state, weights, metadata={"format": "pt"})
-    card = json.loads((folder / "card.json").read_text())
+    card = read_card(folder)
     card["weights_sha256"] = hashlib.sha256(weights.read_bytes()).hexdigest()
-    (folder / "card.json").write_text(json.dumps(card))
+    (folder / "card.json").write_text(sealed(card))
 
 
 @pytest.mark.parametrize("lost", ["classifier.weight", "projector.bias"])
@@ -180,8 +180,8 @@ def test_a_head_by_other_names_is_refused(saved: Path) -> None:
 def test_weights_that_were_changed_are_refused(saved: Path) -> None:
     digest = read_card(saved)["weights_sha256"]
     rewrite(saved, lambda state: state["classifier.bias"].add_(1))
-    card = json.loads((saved / "card.json").read_text())
-    (saved / "card.json").write_text(json.dumps({**card, "weights_sha256": digest}))
+    card = read_card(saved)
+    (saved / "card.json").write_text(sealed({**card, "weights_sha256": digest}))
     with pytest.raises(HeadError, match=r"not the weights that card\.json"):
         load_network(saved)
 
@@ -205,9 +205,9 @@ def test_heads_and_networks_are_not_taken_for_each_other(saved: Path, tmp_path: 
     with pytest.raises(HeadError, match=r"head\.safetensors"):
         load_head(saved)
     shutil.copytree(saved, tmp_path / "head")
-    card = json.loads((saved / "card.json").read_text())
+    card = read_card(saved)
     del card["kind"]
-    (tmp_path / "head/card.json").write_text(json.dumps(card))
+    (tmp_path / "head/card.json").write_text(sealed(card))
     with pytest.raises(HeadError, match="holds a head on frozen features"):
         load_network(tmp_path / "head")
 

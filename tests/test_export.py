@@ -28,7 +28,7 @@ from ser_embed.errors import ExportError
 from ser_embed.export import export_onnx, graph_of
 from ser_embed.features import normalise, pool_time
 from ser_embed.graph import Graph, pool_states, scale_states, unit_variance
-from ser_embed.heads import HEADS, calibrated
+from ser_embed.heads import HEADS, calibrated, read_card, sealed
 from ser_embed.labels import SCHEMES
 from ser_embed.onnxfile import OnnxClassifier, write_onnx
 from ser_embed.parity import TOLERANCE, waveform_of
@@ -241,10 +241,10 @@ def test_a_run_in_bf16_is_exported_in_fp32(
 ) -> None:
     """Its card is changed here; the arithmetic that features were made in is in no weight."""
     folder = run_of("temporal")
-    card = json.loads((folder / "card.json").read_text())
+    card = read_card(folder)
     card["features"]["precision"] = "bf16"
     copied = Path(shutil.copytree(folder, tmp_path / "run"))
-    (copied / "card.json").write_text(json.dumps(card))
+    (copied / "card.json").write_text(sealed(card))
     assert command(copied, "--out", tmp_path / "f.onnx", "--check", *FEW)[0] == 0
     exact = Classifier.load(folder)
     run = OnnxClassifier(tmp_path / "f.onnx")
