@@ -261,17 +261,21 @@ def _train(trainer: Any, checkpoints: Path, stopping: Stopping | None) -> Any:
         return trainer.state
     log.info("going on from %s", checkpoint)
     state = transformers.TrainerState.load_from_json(str(checkpoint / STATE))
-    if stopping and _evaluations_since_best(state) >= stopping.patience:
-        # Training was over: the Trainer by itself would take steps until the next evaluation.
-        best = checkpoints / f"checkpoint-{state.best_global_step}" / WEIGHTS
-        trainer.model.load_state_dict(load_file(best))
-        return state
+    if stopping and state.best_global_step:
+        best = checkpoints / f"checkpoint-{state.best_global_step}"
+        if _evaluations_since_best(state) >= stopping.patience:
+            # Training was over: the Trainer by itself would go on to the next evaluation.
+            trainer.model.load_state_dict(load_file(best / WEIGHTS))
+            return state
+        if state.best_model_checkpoint != str(best):  # the command was given elsewhere before
+            state.best_model_checkpoint = str(best)
+            state.save_to_json(str(checkpoint / STATE))
     trainer.train(resume_from_checkpoint=str(checkpoint))
     return trainer.state
 
 
 def _evaluations_since_best(state: Any) -> int:
-    best = state.best_global_step or 0
+    best = state.best_global_step
     return sum(1 for row in state.log_history if "eval_loss" in row and row["step"] > best)
 
 

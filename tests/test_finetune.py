@@ -246,14 +246,17 @@ def wait_for(what: Path, process: subprocess.Popen, seconds: float = 120) -> Non
 def test_a_killed_run_goes_on_and_is_the_run_that_was_not(
     tiny: Path, tmp_path: Path, project: Path, command: Command
 ) -> None:
-    def args(name: str) -> list[str]:
-        more = ["--recipe", "crema21", "--split", "random", "--epochs", 4, "--lr", 1e-3,
-                "--eval-steps", 5, "--batch-size", 8, "--name", name]  # fmt: skip
-        return [str(word) for word in options(tiny, tmp_path, *more)]
+    """Given from another folder, too: its best step was before it was killed."""
+
+    def args(name: str, runs: Path = tmp_path) -> list[str]:
+        more = ["--recipe", "crema21", "--split", "random", "--epochs", 4, "--lr", 0.2,
+                "--schedule", "constant", "--eval-steps", 5, "--batch-size", 8, "--early-stop",
+                "--patience", 50, "--watch", "uar", "--name", name]  # fmt: skip
+        return [str(word) for word in options(tiny, runs, *more)]
 
     process = subprocess.Popen(
-        [sys.executable, "-m", "ser_embed.finetune", *args("killed"), "--quiet"], cwd=project,
-        env={**os.environ, "PYTHONPATH": str(project)}, stderr=subprocess.DEVNULL,
+        [sys.executable, "-m", "ser_embed.finetune", *args("killed", Path()), "--quiet"],
+        cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(project)}, stderr=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
     )  # fmt: skip
     wait_for(tmp_path / "killed/checkpoints/checkpoint-10/trainer_state.json", process)
@@ -270,6 +273,7 @@ def test_a_killed_run_goes_on_and_is_the_run_that_was_not(
     history = [pd.read_csv(tmp_path / name / "history.csv") for name in ("killed", "whole")]
     assert history[0]["step"].tolist() == [5, 10, 15, 20, 25, 28]  # 52 clips by 8
     pd.testing.assert_frame_equal(*history)
+    assert read_card(tmp_path / "killed")["training"]["kept"] <= 10
     states = [load_file(tmp_path / name / "model.safetensors") for name in ("killed", "whole")]
     torch.testing.assert_close(*states, rtol=0, atol=0)
     assert killed["test"] == whole["test"]
