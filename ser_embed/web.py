@@ -160,19 +160,22 @@ def _batch_tab(gr: Any, tabs: Tabs, limits: str) -> None:
 
 
 class _OwnSourcesOnly:
-    """ASGI middleware: tells browsers to ask no other server."""
+    """ASGI middleware: tells browsers to ask no other server, and lets visitors leave."""
 
     def __init__(self, app: Any) -> None:
         self.app = app
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        from starlette.requests import ClientDisconnect
+
         async def _send(message: Any) -> None:
             if message["type"] == "http.response.start":
                 policy = (b"content-security-policy", _POLICY)
                 message["headers"] = [*message.get("headers", []), policy]
             await send(message)
 
-        await self.app(scope, receive, _send if scope["type"] == "http" else send)
+        with contextlib.suppress(ClientDisconnect):  # who closes the page while it sends
+            await self.app(scope, receive, _send if scope["type"] == "http" else send)
 
 
 # --- the command -------------------------------------------------------------------------------

@@ -42,7 +42,7 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright  # noqa: 
 
 CALM = "03-01-04-02-02-02-02.ogg"  # neutral to the head that ships, and
 ANGRY = "03-01-03-01-01-01-02.ogg"  # negative
-SECONDS = 20_000  # milliseconds that anything on the page may take
+SECONDS = 30_000  # milliseconds that anything on the page may take
 
 # Runs the command and writes down every address outside this machine that it asks for.
 WATCHED = """
@@ -78,8 +78,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     soundfile.write(base / "calm.wav", calm, 16_000)
     soundfile.write(base / "angry.flac", angry, 16_000)
     soundfile.write(base / "both.wav", both, 16_000)
+    soundfile.write(base / "forty.flac", np.tile(both, 5), 16_000)
     soundfile.write(base / "microphone.wav", np.repeat(np.tile(angry, 4), 3), 48_000)
-    soundfile.write(base / "long.ogg", np.tile(pause, 61), 16_000)
+    soundfile.write(base / "long.flac", np.tile(pause, 61), 16_000)
     soundfile.write(base / "big.wav", np.tile(pause, 40), 16_000)  # 1.3 MB
     (base / "broken.wav").write_bytes(b"RIFF\x00\x00\x00\x00WAVE")
     return base
@@ -92,7 +93,7 @@ def server(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[s
     with log.open("w") as file:
         process = subprocess.Popen(
             [sys.executable, "-c", WATCHED, "--run", "sentiment3", "--port", str(port),
-             "--max-minutes", "1", "--max-mb", "1", "--json"],
+             "--max-minutes", "1", "--max-mb", "1", "--queue", "3", "--json"],
             stdout=file, stderr=file,
         )  # fmt: skip
     url = f"http://127.0.0.1:{port}/"
@@ -116,6 +117,7 @@ def server(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[s
 
 @pytest.fixture(scope="module")
 def browser(folder: Path) -> Iterator[Browser]:
+    expect.set_options(timeout=SECONDS)
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(
             executable_path=CHROMIUM,
@@ -213,7 +215,7 @@ def test_the_microphone_records_a_file(visit: Visit) -> None:
     ("name", "message"),
     [
         ("broken.wav", "broken.wav: can't be decoded"),
-        ("long.ogg", "long.ogg: lasts 1:01.0; this page takes 1 minutes"),
+        ("long.flac", "long.flac: lasts 1:01.0; this page takes 1 minutes"),
     ],
 )
 def test_a_file_that_cant_be_used_says_why(
@@ -261,6 +263,16 @@ def test_two_visitors_see_only_their_own(visit: Visit, folder: Path) -> None:
     assert two.get_by_text("Now", exact=True).count() == 1
     newcomer = visit()
     assert newcomer.locator(".said").count() == 0
+
+
+def test_who_comes_when_the_queue_is_full_is_told(visit: Visit, folder: Path) -> None:
+    visitors = [visit() for _ in range(6)]  # two are served, three wait
+    for page in visitors:
+        upload(page, folder / "forty.flac")
+    busy = re.compile("busy. Please try again")
+    expect(visitors[-1].get_by_text(busy)).to_be_visible()
+    expect(visitors[0].locator(".track")).to_be_visible()
+    assert visitors[0].get_by_text(busy).count() == 0
 
 
 # --- many files --------------------------------------------------------------------------------
