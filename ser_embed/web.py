@@ -187,8 +187,8 @@ def serve(config: WebConfig) -> Outcome:
     Raises:
         SerEmbedError: gradio is missing, there is no run, or the address can't be had.
     """
-    gr = _gradio()
     _check(config)
+    gr = _gradio()
     classifier = Classifier.load(config.run, config.runs_dir, config.backend)
     log.info("%s: %s", classifier.run, classifier.about)
     with tempfile.TemporaryDirectory(prefix="ser_embed-") as uploads, _until_told() as stop:
