@@ -3,6 +3,7 @@
 Nothing here knows what serves the page.
 """
 
+import contextlib
 import csv
 import html
 import io
@@ -65,7 +66,8 @@ class Listening:
 
     def stop(self) -> str:
         """Judge what is left and show the mean over the last minute."""
-        self._keep(self.segmenter.finish())
+        with contextlib.suppress(AudioError):  # stopped before there was anything to judge
+            self._keep(self.segmenter.finish())
         if not self.pieces:
             return frame()
         start, end = self.pieces[0].start, self.pieces[-1].end
@@ -77,8 +79,13 @@ class Listening:
 
     def _keep(self, pieces: Sequence[Piece]) -> None:
         self.pieces += pieces
-        while self.pieces and self.pieces[0].end < self.pieces[-1].end - LIVE_SECONDS:
+        if not self.pieces:
+            return
+        since = self.pieces[-1].end - LIVE_SECONDS
+        while self.pieces[0].end <= since:
             self.pieces.popleft()
+        first = self.pieces[0]  # a pause may have begun long ago
+        self.pieces[0] = first._replace(start=max(first.start, since))
 
     def draw(self) -> str:
         """Show what is being heard, and the last minute."""

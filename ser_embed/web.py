@@ -187,8 +187,8 @@ def serve(config: WebConfig) -> Outcome:
     Raises:
         SerEmbedError: gradio is missing, there is no run, or the address can't be had.
     """
+    _check(config)
     gr = _gradio()
-    _check_address(config)
     classifier = Classifier.load(config.run, config.runs_dir, config.backend)
     log.info("%s: %s", classifier.run, classifier.about)
     with tempfile.TemporaryDirectory(prefix="ser_embed-") as uploads, _until_told() as stop:
@@ -223,15 +223,19 @@ def _theme(gr: Any) -> Any:
     )  # fmt: skip
 
 
-def _check_address(config: WebConfig) -> None:
-    """Say it now, not after the model has been loaded."""
+def _check(config: WebConfig) -> None:
+    """Say what is wrong now, not after the model has been loaded."""
     SegmentSettings(hop=config.hop, threshold=config.threshold)
+    for name in ("max_mb", "max_minutes", "max_files", "queue", "at_once"):
+        if getattr(config, name) <= 0:
+            raise WebError(f"--{name.replace('_', '-')}: give a number above 0")
     try:
         with socket.create_server((config.host, config.port)):
             pass
-    except OSError as error:
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or error
         raise WebError(
-            f"can't serve on {config.host}, port {config.port} ({error.strerror or error}); give "
+            f"can't serve on {config.host}, port {config.port} ({reason}); give "
             "another --port, or the --host of this machine"
         ) from error
 

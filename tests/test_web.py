@@ -6,7 +6,6 @@ Debian: chromium. The microphone is Chromium's own fake, which plays a recording
 import importlib.util
 import io
 import json
-import os
 import re
 import shutil
 import signal
@@ -28,8 +27,9 @@ from ser_embed import web
 from ser_embed.audio import load_audio, trim_silence
 from ser_embed.bundled import BUNDLED_HEADS, DEMO_CORPUS
 from ser_embed.predict import Classifier
-from ser_embed.segmenter import segment_file
+from ser_embed.segmenter import SegmentSettings, segment_file
 from ser_embed.segments import NO_SPEECH, write_audacity, write_csv
+from ser_embed.tabs import Listening
 
 for package in ("gradio", "playwright"):
     if importlib.util.find_spec(package) is None:
@@ -147,6 +147,7 @@ def visit(server: str, browser: Browser) -> Iterator[Visit]:
         page.on("dialog", lambda dialog: wrong.append(dialog.message))
         page.goto(server)
         expect(page.get_by_role("heading", name="Speech emotion: sentiment3")).to_be_visible()
+        expect(page.get_by_role("button", name="Record audio")).to_be_visible()
         return page
 
     yield _visit
@@ -237,6 +238,20 @@ def test_a_file_that_is_too_big_is_refused(visit: Visit, folder: Path) -> None:
     upload(page, folder / "big.wav")
     expect(page.get_by_text(re.compile("maximum allowed|exceeds", re.I)).first).to_be_visible()
     assert page.locator(".track").count() == 0
+
+
+def test_what_a_microphone_leaves_behind_is_a_minute(classifier: Classifier, folder: Path) -> None:
+    listening = Listening(classifier, SegmentSettings())
+    voice = (32_767 * load_audio(folder / "both.wav")).astype(np.int16)
+    for start in range(0, len(voice), 8_000):
+        listening.hear(16_000, voice[start : start + 8_000])
+    for _ in range(100):
+        listening.hear(48_000, np.zeros((48_000, 2), np.int16))
+    for start in range(0, len(voice), 8_000):
+        listening.hear(16_000, voice[start : start + 8_000])
+    assert "Stopped. Mean over the speech in 1:00.0" in listening.stop()
+    assert listening.pieces[-1].end - listening.pieces[0].start == pytest.approx(60)
+    assert "Stopped" not in Listening(classifier, SegmentSettings()).stop()
 
 
 # --- two visitors ------------------------------------------------------------------------------
@@ -384,11 +399,26 @@ def test_an_address_that_cant_be_had_is_named(capsys: pytest.CaptureFixture[str]
     assert "give another --port" in error
 
 
-def test_without_gradio(run: Callable[..., subprocess.CompletedProcess[str]]) -> None:
-    code = (
-        "import sys; sys.modules['gradio'] = None; from ser_embed.web import main; sys.exit(main())"
-    )
-    done = run("-c", code)
-    assert done.returncode == 1
-    assert done.stderr.strip().endswith("gradio is not installed: pip install 'ser_embed[web]'")
-    assert os.linesep not in done.stdout.strip()
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--port", "70000"], "port 70000"),
+        (["--host", "203.0.113.1"], "can't serve on 203.0.113.1"),
+        (["--queue", "0"], "--queue: give a number above 0"),
+        (["--threshold", "2"], "threshold 2.0: give a confidence"),
+    ],
+)
+def test_options_that_make_no_sense_are_named(
+    options: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert web.main(options) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_without_gradio(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "gradio", None)
+    assert web.main(["--port", str(free_port())]) == 1
+    error = capsys.readouterr().err
+    assert error.strip().endswith("gradio is not installed: pip install 'ser_embed[web]'")
