@@ -109,7 +109,6 @@ class SerEmbedForAudioClassification(transformers.PreTrainedModel):
     """Frozen encoder and heads: waveforms in, logits out whose softmax are the probabilities."""
 
     config_class = SerEmbedConfig
-    base_model_prefix = "graph"
     main_input_name = "input_values"
 
     def __init__(self, config: SerEmbedConfig) -> None:

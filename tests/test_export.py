@@ -29,6 +29,7 @@ from ser_embed.export import export_onnx, graph_of
 from ser_embed.features import normalise, pool_time
 from ser_embed.graph import Graph, pool_states, scale_states, unit_variance
 from ser_embed.heads import HEADS, calibrated, read_card, sealed
+from ser_embed.hub_model import SerEmbedFeatureExtractor
 from ser_embed.labels import SCHEMES
 from ser_embed.onnxfile import OnnxClassifier, write_onnx
 from ser_embed.parity import TOLERANCE, waveform_of
@@ -513,6 +514,13 @@ def test_transformers_loads_folders_elsewhere_and_says_the_same(
             for rows in both:
                 given = {row["label"]: row["score"] for row in rows}
                 assert given == pytest.approx(wanted, abs=1e-5)
+
+
+def test_the_folder_takes_no_other_rate() -> None:
+    extractor = SerEmbedFeatureExtractor()
+    assert extractor(np.ones(500), sampling_rate=16_000)["input_values"][0].shape == (500,)
+    with pytest.raises(ValueError, match="samples at 8000 Hz; resample them to 16,000 Hz"):
+        extractor(np.ones(500), sampling_rate=8000)
 
 
 def test_the_folder_tells_nothing_of_this_machine_and_what_the_model_is(
