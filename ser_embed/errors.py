@@ -6,6 +6,7 @@ The commands print that sentence and exit with status 1; nothing else of theirs 
 
 __all__ = [
     "AudioError",
+    "ClusterError",
     "CorpusError",
     "DeviceError",
     "EncoderError",
@@ -52,6 +53,10 @@ class HeadError(SerEmbedError):
 
 class DeviceError(SerEmbedError):
     """No microphone, or one that can't be opened."""
+
+
+class ClusterError(SerEmbedError):
+    """A Ray cluster that can't be reached, or that loses its workers again and again."""
 
 
 class MissingExtra(SerEmbedError):
