@@ -182,9 +182,10 @@ class StoreWriter:
         self._last_flush = time.monotonic()
         if not self._waiting:
             return
-        clips, self._waiting = self._waiting, []
-        part = self.parts / f"{time.time_ns():020d}.h5"
-        self._on_its_way = part, clips, self._thread.submit(self._write_part, part, clips)
+        with _interrupt_put_off():  # in between, the clips would be nowhere
+            clips, self._waiting = self._waiting, []
+            part = self.parts / f"{time.time_ns():020d}.h5"
+            self._on_its_way = part, clips, self._thread.submit(self._write_part, part, clips)
 
     def _write_part(self, part: Path, clips: list[EncodedClip]) -> None:
         part.parent.mkdir(exist_ok=True)
@@ -202,8 +203,8 @@ class StoreWriter:
         except StoreError:
             self._on_its_way, self._waiting = None, clips + self._waiting
             raise
-        self._on_its_way = None
-        with self._disk_of_the_system():
+        with self._disk_of_the_system(), _interrupt_put_off():
+            self._on_its_way = None
             self._ledger.remember(part, (clip.row for clip in clips))
         self._n_stored = len(self.known)
         return len(clips)
