@@ -235,7 +235,7 @@ def test_evaluate_says_what_it_needs(
 # --- resuming --------------------------------------------------------------------------------
 
 
-def wait_for(what: Path, process: subprocess.Popen, seconds: float = 120) -> None:
+def wait_for(what: Path, process: subprocess.Popen, seconds: float = 300) -> None:
     end = time.monotonic() + seconds
     while not what.is_file():
         assert process.poll() is None, "it ended before it could be killed"
