@@ -237,15 +237,14 @@ class ExportConfig(Options):
 
 
 def _clips_to_check(config: ExportConfig) -> list[Path]:
-    if not config.check:
-        demo = sorted(DEMO_CORPUS.rglob("*.ogg"))
-        return demo[:: max(1, len(demo) // N_DEMO_CLIPS)][:N_DEMO_CLIPS]
     paths = [
-        p for given in config.check for p in (find_audio(given) if given.is_dir() else [given])
+        path
+        for given in config.check or (DEMO_CORPUS,)
+        for path in (find_audio(given) if given.is_dir() else [given])
     ]
     if not paths:
-        raise AudioError(f"{config.check[0]}: no audio file in it")
-    return paths
+        raise AudioError(f"{(*config.check, DEMO_CORPUS)[0]}: no audio file in it")
+    return paths if config.check else paths[:: -(-len(paths) // N_DEMO_CLIPS)]
 
 
 def _listing(config: ExportConfig) -> Listing | None:
