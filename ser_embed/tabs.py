@@ -8,6 +8,7 @@ import csv
 import html
 import io
 import json
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from ser_embed.audio import SAMPLE_RATE, Resampler, audio_seconds, to_mono
-from ser_embed.errors import AudioError, SerEmbedError
+from ser_embed.errors import AudioError, SerEmbedError, WebError
 from ser_embed.markup import (
     draw_about,
     draw_error,
@@ -109,6 +110,32 @@ class Tabs:
     ) -> None:
         self.classifier, self.settings = classifier, settings
         self.max_minutes, self.max_files = max_minutes, max_files
+        self._closing, self._jobs, self._changed = False, 0, threading.Condition()
+
+    def close(self, seconds: float = 10.0) -> None:
+        """Take no more work and wait until what is being done has ended, at most so long.
+
+        A process that ends while a thread of it computes is aborted.
+        """
+        with self._changed:
+            self._closing = True
+            self._changed.wait_for(lambda: not self._jobs, seconds)
+
+    @contextlib.contextmanager
+    def _job(self) -> Iterator[None]:
+        with self._changed:
+            self._go_on()
+            self._jobs += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._jobs -= 1
+                self._changed.notify_all()
+
+    def _go_on(self) -> None:
+        if self._closing:
+            raise WebError("this page is closing")
 
     def hear_file(self, path: Path, told: Callable[[float, str], None]) -> Recording:
         """Cut and label one upload.
@@ -119,6 +146,7 @@ class Tabs:
 
         Raises:
             AudioError: It is too long or can't be used.
+            WebError: The page is closing.
         """
         seconds = audio_seconds(path)
         if seconds > 60 * self.max_minutes:
@@ -128,9 +156,11 @@ class Tabs:
             )
 
         def _told(done: float) -> None:
+            self._go_on()
             told(min(1.0, done / seconds), f"{clock(done)} of {clock(seconds)}")
 
-        return segment_file(path, self.classifier, self.settings, _told)
+        with self._job():
+            return segment_file(path, self.classifier, self.settings, _told)
 
     def show_file(self, path: Path, told: Callable[[float, str], None]) -> str:
         """Return all about one upload: label, picture, files, table."""
@@ -202,14 +232,16 @@ class Tabs:
         """Take a visitor's next block and return what to show; None starts anew."""
         listening = listening or Listening(self.classifier, self.settings)
         if block is not None:
-            listening.hear(*block)
+            with contextlib.suppress(WebError), self._job():
+                listening.hear(*block)
         return listening.draw(), listening
 
     def stop_listening(self, listening: Listening | None) -> tuple[str, None]:
         """End a visitor's stream; what was heard stays on the page."""
         if listening is None:
             return frame(), None
-        return listening.stop(), None
+        with self._job():
+            return listening.stop(), None
 
     def headline(self) -> str:
         """Return the page's head: what the model is, in two lines."""

@@ -82,25 +82,23 @@ def _gradio() -> Any:
     return gradio
 
 
-def build_app(classifier: Classifier, config: WebConfig) -> Any:
+def build_app(tabs: Tabs, config: WebConfig) -> Any:
     """Return the page as a `gradio.Blocks`, not yet served.
 
     Raises:
         MissingExtra: gradio isn't installed.
     """
     gr = _gradio()
-    settings = SegmentSettings(hop=config.hop, threshold=config.threshold)
-    tabs = Tabs(classifier, settings, config.max_minutes, config.max_files)
     limits = f"up to {config.max_mb} MB, {config.max_minutes:g} minutes"
     with gr.Blocks(
-        title=f"{classifier.run.name} - ser_embed",
+        title=f"{tabs.classifier.run.name} - ser_embed",
         analytics_enabled=False,
         delete_cache=(600, KEPT_SECONDS),
     ) as app:
         gr.HTML(tabs.headline())
         with gr.Tab("File"):
             _file_tab(gr, tabs, limits)
-        # Rendered with the page: Gradio's recorder, fetched late, ignores who presses at once.
+        # Rendered with the page: Gradio's recorder ignores who presses before it was fetched.
         with gr.Tab("Live", render_children=True):
             _live_tab(gr, tabs)
         with gr.Tab("Batch"):
@@ -187,13 +185,14 @@ def serve(config: WebConfig) -> Outcome:
     Raises:
         SerEmbedError: gradio is missing, there is no run, or the address can't be had.
     """
-    _check(config)
+    settings = _check(config)
     gr = _gradio()
     classifier = Classifier.load(config.run, config.runs_dir, config.backend)
     log.info("%s: %s", classifier.run, classifier.about)
     with tempfile.TemporaryDirectory(prefix="ser_embed-") as uploads, _until_told() as stop:
         os.environ["GRADIO_TEMP_DIR"] = uploads
-        app = build_app(classifier, config)
+        tabs = Tabs(classifier, settings, config.max_minutes, config.max_files)
+        app = build_app(tabs, config)
         from starlette.middleware import Middleware
 
         _, url, _ = app.launch(
@@ -206,6 +205,7 @@ def serve(config: WebConfig) -> Outcome:
         )  # fmt: skip
         log.info("open %s in a browser; Ctrl-C ends", url)
         stop.wait()
+        tabs.close()
         app.close(verbose=False)
     return Outcome({"url": url, "run": str(classifier.run)})
 
@@ -223,9 +223,8 @@ def _theme(gr: Any) -> Any:
     )  # fmt: skip
 
 
-def _check(config: WebConfig) -> None:
+def _check(config: WebConfig) -> SegmentSettings:
     """Say what is wrong now, not after the model has been loaded."""
-    SegmentSettings(hop=config.hop, threshold=config.threshold)
     for name in ("max_mb", "max_minutes", "max_files", "queue", "at_once"):
         if getattr(config, name) <= 0:
             raise WebError(f"--{name.replace('_', '-')}: give a number above 0")
@@ -238,6 +237,7 @@ def _check(config: WebConfig) -> None:
             f"can't serve on {config.host}, port {config.port} ({reason}); give "
             "another --port, or the --host of this machine"
         ) from error
+    return SegmentSettings(hop=config.hop, threshold=config.threshold)
 
 
 @contextlib.contextmanager
