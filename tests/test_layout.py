@@ -12,11 +12,10 @@ import pytest
 ORDER = (
     "errors", "command", "bundled", "labels", "naming", "cutting", "audio", "descriptors",
     "speech", "pretrain", "listing", "corpora", "archives", "transfer", "sources", "download",
-    "demo", "backends", "features", "checkpoints", "graph", "encoder", "table", "shards", "store",
-    "ledger", "builder", "writer", "sharding", "index", "workers", "reading", "encoding",
-    "blocks", "distributed", "extract", "data", "splits", "networks", "heads", "endtoend",
-    "plots", "report", "fit", "runs", "train", "recipes", "augment", "recordings", "trace",
-    "trainer", "tuning", "finetune", "predict", "parity", "hub_model", "hub", "onnxfile",
+    "demo", "backends", "features", "checkpoints", "graph", "encoder", "table", "store", "ledger",
+    "builder", "writer", "workers", "reading", "extract", "data", "splits", "networks", "heads",
+    "endtoend", "plots", "report", "fit", "runs", "train", "recipes", "augment", "recordings",
+    "trace", "trainer", "tuning", "finetune", "predict", "parity", "hub_model", "hub", "onnxfile",
     "export", "evaluate", "microphone", "speech_gate", "segments", "segmenter", "screen", "live",
     "markup", "tabs", "web", "__main__",
 )  # fmt: skip
