@@ -180,10 +180,7 @@ class _Fit:
         self.labels = torch.tensor(labels, device=self.device)  # pandas gives it read-only
         self.weights = torch.as_tensor(weights, dtype=torch.float32, device=self.device)
         kind = torch.optim.AdamW if settings.optimizer == "adamw" else torch.optim.Adam
-        fused = self.device.type in ("cpu", "cuda")  # one pass over the parameters
-        self.optimizer = kind(
-            head.parameters(), lr=settings.lr, weight_decay=settings.weight_decay, fused=fused
-        )
+        self.optimizer = kind(head.parameters(), lr=settings.lr, weight_decay=settings.weight_decay)
         self.history = History()
         self.kept: dict[str, torch.Tensor] = {}
         self.checkpoint = checkpoint
