@@ -56,9 +56,10 @@ def row_of(
 
 @contextmanager
 def _interrupt_put_off() -> Iterator[list[bool]]:
-    """Put Ctrl-C off to the end of the block; the list that it yields is empty until then.
+    """Put Ctrl-C off to the end of the block; the list that it yields is empty until it comes.
 
-    Raised within a call from HDF5 to a file it would look like a failed write.
+    Raised within a call from HDF5 to a file it would look like a failed write, and between two
+    lines that belong together it would leave clips in neither place.
     """
     caught: list[bool] = []
     if threading.current_thread() is not threading.main_thread():
@@ -169,9 +170,10 @@ class StoreWriter:
         self._last_flush = time.monotonic()
         if not self._waiting:
             return
-        clips, self._waiting = self._waiting, []
-        part = self.parts / f"{time.time_ns():020d}.h5"
-        self._on_its_way = part, clips, self._thread.submit(self._write_part, part, clips)
+        with _interrupt_put_off():  # between two of these lines the clips would be nobody's
+            clips, self._waiting = self._waiting, []
+            part = self.parts / f"{time.time_ns():020d}.h5"
+            self._on_its_way = part, clips, self._thread.submit(self._write_part, part, clips)
 
     def _write_part(self, part: Path, clips: list[EncodedClip]) -> None:
         part.parent.mkdir(exist_ok=True)
@@ -188,10 +190,10 @@ class StoreWriter:
         except StoreError:
             self._on_its_way, self._waiting = None, clips + self._waiting
             raise
-        self._on_its_way = None
-        with self._disk_of_the_system():
+        with _interrupt_put_off(), self._disk_of_the_system():
             self._ledger.remember(part, (clip.row for clip in clips))
-        self._n_stored = len(self.known)
+            self._n_stored = len(self.known)
+            self._on_its_way = None
         return len(clips)
 
     def _build(
