@@ -13,12 +13,13 @@ ORDER = (
     "errors", "command", "bundled", "labels", "naming", "audio", "descriptors", "speech",
     "pretrain", "listing", "corpora", "demo", "backends", "features", "checkpoints", "encoder",
     "table", "store", "ledger", "builder", "writer", "workers", "reading", "extract", "data",
-    "splits", "networks", "heads", "plots", "report", "fit", "runs", "train", "predict",
-    "evaluate", "microphone", "screen", "live",
+    "splits", "networks", "heads", "plots", "report", "breakdown", "fit", "runs",
+    "paired", "sources", "page", "train", "predict", "evaluate", "robustness", "crosscorpus",
+    "microphone", "screen", "live",
 )  # fmt: skip
 
 COMMANDS = ("extract", "train", "evaluate", "predict", "corpora", "store", "demo", "live",
-            "pretrain")  # fmt: skip
+            "pretrain", "robustness", "crosscorpus")  # fmt: skip
 
 
 def test_every_module_has_its_place(project: Path) -> None:
@@ -123,6 +124,6 @@ def test_the_top_level_holds_only_what_belongs_there(project: Path) -> None:
     top = {line.split("/")[0] for line in listed.stdout.splitlines()}
     assert top <= {
         ".ci", ".gitignore", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "Main.py", "Makefile",
-        "README.md", "artifacts", "benchmarks", "notebooks", "pyproject.toml", "ser_embed",
+        "README.md", "artifacts", "benchmarks", "docs", "notebooks", "pyproject.toml", "ser_embed",
         "setup.cfg", "tests",
     }  # fmt: skip
