@@ -104,7 +104,7 @@ def write_page(
         training=_training(told.cards),
         robustness=_robustness(told),
         card=told.cards[0],
-        settings=list(_flat(_settings(told.cards[0]))),
+        settings=list(_settings(told.cards[0])),
         digests=_digests(told),
     )
     # A file's name may hold bytes that are no text.
@@ -218,18 +218,22 @@ def _training(cards: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
-def _settings(card: Mapping[str, Any]) -> dict[str, Any]:
-    names = ("command", "labels", "features", "encoder_licence", "corpora", "corpus_licences",
-             "left_out", "head", "split", "training", "versions")  # fmt: skip
-    return {name: card[name] for name in names if name in card}
+def _settings(card: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield what a card says, a line each: names and values."""
+    for name in ("command", "labels", "corpora", "corpus_licences", "left_out", "features",
+                 "encoder_licence", "head", "split", "training", "versions"):  # fmt: skip
+        value = card.get(name)
+        if name in ("labels", "features", "head", "split", "training"):
+            for inner, one in value.items():
+                yield f"{name} {inner}".replace("_", " "), _line(one)
+        elif value:
+            yield name.replace("_", " "), _line(value)
 
 
-def _flat(told: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, str]]:
-    for name, value in told.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{before}{name} ".replace("_", " "))
-        else:
-            yield f"{before}{name}".replace("_", " "), str(value)
+def _line(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name}: {one}" for name, one in value.items())
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _digests(told: Evaluated) -> dict[str, str]:
