@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ORDER = (
-    "errors", "command", "bundled", "labels", "naming", "audio", "descriptors", "speech",
+    "errors", "command", "bundled", "labels", "naming", "audio", "conditions", "descriptors", "speech",
     "pretrain", "listing", "corpora", "demo", "backends", "features", "checkpoints", "encoder",
     "table", "store", "ledger", "builder", "writer", "workers", "reading", "extract", "data",
     "splits", "networks", "heads", "plots", "report", "breakdown", "fit", "runs",
