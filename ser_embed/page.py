@@ -222,7 +222,7 @@ def _settings(card: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield what a card says, a line each: names and values."""
     for name in ("command", "labels", "corpora", "corpus_licences", "left_out", "features",
                  "encoder_licence", "head", "split", "training", "versions"):  # fmt: skip
-        value = card.get(name)
+        value: Any = card.get(name)
         if name in ("labels", "features", "head", "split", "training"):
             for inner, one in value.items():
                 yield f"{name} {inner}".replace("_", " "), _line(one)

@@ -211,8 +211,9 @@ def _loss(
     return uars[1] - uars[0], (float(low), float(high))
 
 
-def _table(answered: Mapping[str, _Answered], total: int,
-           classes: Sequence[str]) -> dict[str, dict[str, Any]]:  # fmt: skip
+def _table(
+    answered: Mapping[str, _Answered], total: int, classes: Sequence[str]
+) -> dict[str, dict[str, Any]]:
     table = {}
     for name, one in answered.items():
         difference, interval = (
@@ -282,7 +283,10 @@ def robustness(config: RobustnessConfig) -> Outcome:
     }  # fmt: skip
     _write(out, told)
     if not config.json:
-        _print(told, out)
+        for row in told["conditions"].values():
+            low, high = row["uar_ci"]
+            print(f"{row['told']:56} UAR {row['uar']:.3f} [{low:.3f}, {high:.3f}]")
+        print(f"table: {out / 'robustness.md'}")
     failed = missing or any(row["failed"] for row in told["conditions"].values())
     return Outcome({**told, "run": str(config.run)}, SOME_CLIPS_FAILED if failed else DONE)
 
@@ -335,13 +339,6 @@ def _write(out: Path, told: dict[str, Any]) -> None:
     save_plot(plot, out / "robustness.png")
     (out / "robustness.md").write_text(_markdown(told), encoding="utf-8")
     write_json(out / "robustness.json", told)
-
-
-def _print(told: Mapping[str, Any], out: Path) -> None:
-    for row in told["conditions"].values():
-        low, high = row["uar_ci"]
-        print(f"{row['told']:56} UAR {row['uar']:.3f} [{low:.3f}, {high:.3f}]")
-    print(f"table: {out / 'robustness.md'}")
 
 
 def main(argv: list[str] | None = None) -> int:

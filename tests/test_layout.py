@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 ORDER = (
-    "errors", "command", "bundled", "labels", "naming", "audio", "conditions", "descriptors", "speech",
-    "pretrain", "listing", "corpora", "demo", "backends", "features", "checkpoints", "encoder",
-    "table", "store", "ledger", "builder", "writer", "workers", "reading", "extract", "data",
-    "splits", "networks", "heads", "plots", "report", "breakdown", "fit", "runs",
+    "errors", "command", "bundled", "labels", "naming", "audio", "conditions", "descriptors",
+    "speech", "pretrain", "listing", "corpora", "demo", "backends", "features", "checkpoints",
+    "encoder", "table", "store", "ledger", "builder", "writer", "workers", "reading", "extract",
+    "data", "splits", "networks", "heads", "plots", "report", "breakdown", "fit", "runs",
     "paired", "sources", "page", "train", "predict", "evaluate", "robustness", "crosscorpus",
     "microphone", "screen", "live",
 )  # fmt: skip
