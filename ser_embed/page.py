@@ -35,7 +35,7 @@ from ser_embed.paired import Comparison
 from ser_embed.plots import plot_history, plot_reliability, plot_risk_coverage
 from ser_embed.report import Report
 from ser_embed.runs import read_table
-from ser_embed.sources import find_sources
+from ser_embed.originals import find_originals
 
 __all__ = ["Evaluated", "write_page"]
 
@@ -307,7 +307,7 @@ def _picture(draw: Callable[[], Axes]) -> dict[str, str]:
 def _mistakes(told: Evaluated, roots: Sequence[Path]) -> list[dict[str, Any]]:
     worst = mistakes(told.predictions)
     clips = told.predictions.iloc[[one.row for one in worst]]
-    files = find_sources(clips, roots) if roots else [None] * len(worst)
+    files = find_originals(clips, roots) if roots else [None] * len(worst)
     settings = FeatureSettings(**told.cards[0]["features"])
     return [
         {"told": one, "clip": clip, "sound": _sound(file, settings) if file else None}

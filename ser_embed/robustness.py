@@ -38,7 +38,7 @@ from ser_embed.plots import plot_intervals, save_plot
 from ser_embed.predict import Classifier, head_folders
 from ser_embed.report import Report, confusion, evaluate, resampled, uar_of
 from ser_embed.runs import read_table, write_json
-from ser_embed.sources import find_sources, roots_of
+from ser_embed.originals import find_originals, roots_of
 
 __all__ = ["RobustnessConfig", "main", "robustness"]
 
@@ -296,7 +296,7 @@ def _found(config: RobustnessConfig, folds: Sequence[_Fold]) -> list[_Fold]:
     roots = list(config.roots) or roots_of(config.features_dir, folds[0].card["corpora"])
     found = []
     for fold in folds:
-        test = fold.test.assign(file=pd.Series(find_sources(fold.test, roots), dtype=object))
+        test = fold.test.assign(file=pd.Series(find_originals(fold.test, roots), dtype=object))
         found.append(replace(fold, test=test[test["file"].notna()].reset_index(drop=True)))
     if not sum(len(fold.test) for fold in found):
         raise AudioError(

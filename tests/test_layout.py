@@ -14,7 +14,7 @@ ORDER = (
     "speech", "pretrain", "listing", "corpora", "demo", "backends", "features", "checkpoints",
     "encoder", "table", "store", "ledger", "builder", "writer", "workers", "reading", "extract",
     "data", "splits", "networks", "heads", "plots", "report", "breakdown", "fit", "runs",
-    "paired", "sources", "page", "train", "predict", "evaluate", "robustness", "crosscorpus",
+    "paired", "originals", "page", "train", "predict", "evaluate", "robustness", "crosscorpus",
     "microphone", "screen", "live",
 )  # fmt: skip
 

@@ -9,7 +9,7 @@ from ser_embed.audio import find_audio, hash_file
 from ser_embed.errors import AudioError
 from ser_embed.store import FeatureStore, find_stores
 
-__all__ = ["find_sources", "roots_of"]
+__all__ = ["find_originals", "roots_of"]
 
 
 def roots_of(folder: Path, corpora: Iterable[str]) -> list[Path]:
@@ -22,7 +22,7 @@ def roots_of(folder: Path, corpora: Iterable[str]) -> list[Path]:
     return list(dict.fromkeys(roots))
 
 
-def find_sources(clips: pd.DataFrame, roots: Sequence[Path]) -> list[Path | None]:
+def find_originals(clips: pd.DataFrame, roots: Sequence[Path]) -> list[Path | None]:
     """Find the file of each clip; one whose bytes have changed is not it.
 
     Args:

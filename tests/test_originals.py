@@ -9,7 +9,7 @@ import pytest
 from test_data import write_store
 
 from ser_embed.audio import hash_file
-from ser_embed.sources import find_sources, roots_of
+from ser_embed.originals import find_originals, roots_of
 
 
 @pytest.fixture
@@ -23,27 +23,27 @@ def tree(tmp_path: Path, write_tone: Callable[..., Path]) -> tuple[Path, pd.Data
 
 def test_files_are_where_they_were(tree: tuple[Path, pd.DataFrame]) -> None:
     root, clips = tree
-    assert find_sources(clips, [root]) == [root / path for path in clips["path"]]
-    assert find_sources(clips, [root / "none", root]) == [root / path for path in clips["path"]]
+    assert find_originals(clips, [root]) == [root / path for path in clips["path"]]
+    assert find_originals(clips, [root / "none", root]) == [root / path for path in clips["path"]]
 
 
 def test_files_are_found_under_other_folders(tree: tuple[Path, pd.DataFrame]) -> None:
     """As when the store was made of a folder above, or below, of what is there now."""
     root, clips = tree
     expected = [root / path for path in clips["path"]]
-    assert find_sources(clips, [root.parent]) == expected
-    assert find_sources(clips, [root / "a", root / "b"]) == expected
+    assert find_originals(clips, [root.parent]) == expected
+    assert find_originals(clips, [root / "a", root / "b"]) == expected
     moved = Path(shutil.move(root / "b", root / "c"))
-    assert find_sources(clips, [root])[1:] == [moved / "one.wav", moved / "two.wav"]
+    assert find_originals(clips, [root])[1:] == [moved / "one.wav", moved / "two.wav"]
 
 
 def test_a_file_with_other_bytes_is_another(tree: tuple[Path, pd.DataFrame]) -> None:
     root, clips = tree
     (root / "b/two.wav").write_bytes(b"changed")
     (root / "a/one.wav").unlink()  # and b/one.wav is not it
-    assert find_sources(clips, [root]) == [None, root / "b/one.wav", None]
-    assert find_sources(clips, []) == [None] * 3
-    assert find_sources(clips, [root / "none"]) == [None] * 3
+    assert find_originals(clips, [root]) == [None, root / "b/one.wav", None]
+    assert find_originals(clips, []) == [None] * 3
+    assert find_originals(clips, [root / "none"]) == [None] * 3
 
 
 def test_stores_say_where_their_corpora_were(tmp_path: Path) -> None:
