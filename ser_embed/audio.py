@@ -1,48 +1,55 @@
 """From a file or a microphone's block to mono float32 samples at 16 kHz of the clip length.
 
 This is the only preprocessing there is: extraction, the classifier, the microphone and every
-export go through `to_mono`, `resample` and `fit_length`. soundfile decodes (torchaudio needs
-FFmpeg for that since 2.9), torchaudio resamples.
+export go through `to_mono`, `resample`, and `cutting.py`'s `cut_clip` and `fit_length`. soundfile
+decodes (torchaudio needs FFmpeg for that since 2.9), torchaudio resamples.
 """
 
+import contextlib
 import hashlib
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from math import ceil
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import BinaryIO
 
 import numpy as np
 import soundfile
 import torch
 import torchaudio.functional
 
+from ser_embed.cutting import (
+    FILL_RULES,
+    LEAD_SECONDS,
+    SAMPLE_RATE,
+    FillRule,
+    cut_clip,
+    fill_generator,
+    fit_length,
+    n_samples,
+    trim_silence,
+)
 from ser_embed.errors import AudioError
 
 __all__ = [
     "AUDIO_ENDINGS", "CLIP_SECONDS", "FILL_RULES", "RESAMPLER", "SAMPLE_RATE", "Clip", "FillRule",
-    "cut_clip", "find_audio", "fit_clip", "fit_length", "hash_file", "load_audio", "read_clip",
-    "resample", "to_mono", "trim_silence",
+    "Resampler", "audio_seconds", "cut_clip", "find_audio", "fit_clip", "fit_length", "hash_file",
+    "load_audio", "n_samples", "read_clip", "resample", "stream_audio", "to_mono", "trim_silence",
 ]  # fmt: skip
 
-SAMPLE_RATE = 16_000  # samples per second that every wav2vec2-family encoder expects
 CLIP_SECONDS = 3.0  # 3 s * 16,000 samples/s = 48,000 samples, the paper's clip
 MIN_SAMPLES = 400  # receptive field of wav2vec2's convolutions: 25 ms; shorter input raises
 RESAMPLER = "torchaudio.sinc_interp_hann.v1"  # part of a store's key
 
 AUDIO_ENDINGS = (".wav", ".flac", ".mp3", ".ogg", ".opus")
 
-FillRule = Literal["sample", "repeat", "zero", "none"]
-FILL_RULES: tuple[FillRule, ...] = ("sample", "repeat", "zero", "none")
-
 _MAX_DENOMINATOR = 1000  # of the ratio between two sampling rates, see `resample`
+_RATES = (1_000, 384_000)  # samples per second that a file may have: any other is a broken header
 _LFS_MARK = b"version https://git-lfs"
 _CUT_SECONDS = 0.1  # some programs' headers promise a little more than they write
 _UNKNOWN_LENGTH = 2**40  # samples; libsndfile's word for a length that the header leaves out
-_TRIM_DB = 40.0  # below the loudest frame: further than speech falls within a sentence
-_TRIM_FRAME = 320  # samples, 20 ms
-_TRIM_MARGIN = 3  # frames kept on either side: soft onsets and endings
-_LEAD_SECONDS = 10.0  # of silence that trimming looks past before it has to find speech
 _EXTRA_SECONDS = 0.05  # read beyond the clip, so that the resampler's filter has its right side
 
 
@@ -68,6 +75,8 @@ class Clip:
 def find_audio(root: Path) -> list[Path]:
     """Return the audio files under `root`, in any nesting and case of ending, sorted.
 
+    Hidden folders are passed over: what lies there is in the making, or thrown away.
+
     Raises:
         AudioError: `root` doesn't exist.
     """
@@ -79,6 +88,7 @@ def find_audio(root: Path) -> list[Path]:
         path for path in root.rglob("*")
         if path.suffix.lower() in AUDIO_ENDINGS
         and not path.name.startswith("._")
+        and not any(part.startswith(".") for part in path.relative_to(root).parts[:-1])
         and not path.is_dir()
     )  # fmt: skip
 
@@ -111,7 +121,7 @@ def read_clip(path: Path, seconds: float = 0.0, trim: bool = False) -> Clip:
     try:
         with path.open("rb") as file:
             sha256 = _hash(file)
-            lead = _LEAD_SECONDS if trim and seconds > 0 else 0.0
+            lead = LEAD_SECONDS if trim and seconds > 0 else 0.0
             samples, rate, total = _decode(path, file, seconds + lead)
     except OSError as error:
         raise AudioError(f"{path}: {error.strerror or error}") from error
@@ -126,6 +136,47 @@ def read_clip(path: Path, seconds: float = 0.0, trim: bool = False) -> Clip:
     if not mono.any():
         raise AudioError(f"{path}: digital silence, every sample is zero")
     return Clip(mono, sha256, total / rate, rate, samples.shape[1])
+
+
+def stream_audio(path: Path, seconds: float = 20.0) -> Iterator[np.ndarray]:
+    """Decode a file of any length in blocks that, one after the other, are `load_audio`'s samples.
+
+    Args:
+        path: Any file that soundfile decodes.
+        seconds: Length of a block, within 0.05 s.
+
+    Yields:
+        Mono float32 at 16 kHz, shape (n_samples,).
+
+    Raises:
+        AudioError: Missing, unreadable, not audio, cut short or not finite.
+    """
+    try:
+        with path.open("rb") as file, _open_sound(path, file) as (sound, total):
+            rate, found = sound.samplerate, 0
+            resampler = Resampler(rate)
+            while len(block := sound.read(round(seconds * rate), "float32", always_2d=True)):
+                if not np.isfinite(block).all():
+                    raise AudioError(f"{path}: has samples that are not finite (NaN or infinite)")
+                found += len(block)
+                yield resampler.push(to_mono(block))
+            _check_length(path, found, total, total, rate)
+            yield resampler.finish()
+    except OSError as error:
+        raise AudioError(f"{path}: {error.strerror or error}") from error
+
+
+def audio_seconds(path: Path) -> float:
+    """Return a file's length by its header, without decoding it.
+
+    Raises:
+        AudioError: Missing, unreadable or not audio.
+    """
+    try:
+        with path.open("rb") as file, _open_sound(path, file) as (sound, total):
+            return total / sound.samplerate
+    except OSError as error:
+        raise AudioError(f"{path}: {error.strerror or error}") from error
 
 
 def hash_file(path: Path) -> str:
@@ -151,6 +202,17 @@ def _hash(file: BinaryIO) -> str:
 
 def _decode(path: Path, file: BinaryIO, seconds: float) -> tuple[np.ndarray, int, int]:
     """Return samples (n, channels), rate and the file's whole length in samples."""
+    with _open_sound(path, file) as (sound, total):
+        rate = sound.samplerate
+        wanted = total if seconds <= 0 else int((seconds + _EXTRA_SECONDS) * rate) + 1
+        samples = sound.read(wanted, dtype="float32", always_2d=True)
+    _check_length(path, len(samples), min(total, wanted), total, rate)
+    return samples, rate, total
+
+
+@contextlib.contextmanager
+def _open_sound(path: Path, file: BinaryIO) -> Iterator[tuple[soundfile.SoundFile, int]]:
+    """Open a file for decoding and tell the length in samples that its header promises."""
     start = file.read(len(_LFS_MARK))
     file.seek(0)
     if not start:
@@ -162,24 +224,27 @@ def _decode(path: Path, file: BinaryIO, seconds: float) -> tuple[np.ndarray, int
     try:
         with soundfile.SoundFile(file) as sound:
             total, rate = _promised_samples(sound), sound.samplerate
+            if not _RATES[0] <= rate <= _RATES[1]:
+                raise AudioError(f"{path}: the header says {rate} Hz, which no recording has")
             if total >= _UNKNOWN_LENGTH:
                 raise AudioError(
                     f"{path}: the header doesn't say how long it is, as in a stream that was "
                     "saved; convert it once, for instance with ffmpeg or sox"
                 )
-            wanted = total if seconds <= 0 else int((seconds + _EXTRA_SECONDS) * rate) + 1
-            samples = sound.read(wanted, dtype="float32", always_2d=True)
+            yield sound, total
     except (soundfile.LibsndfileError, RuntimeError, ValueError) as error:
         reason = str(error).rsplit(": ", 1)[-1].strip().rstrip(".")
         raise AudioError(f"{path}: can't be decoded ({reason}); is it really audio?") from error
-    if not len(samples):
+
+
+def _check_length(path: Path, found: int, wanted: int, total: int, rate: int) -> None:
+    if not found:
         raise AudioError(f"{path}: holds no samples")
-    if len(samples) < min(total, wanted) - _CUT_SECONDS * rate:
+    if found < wanted - _CUT_SECONDS * rate:
         raise AudioError(
             f"{path}: cut short: the header promises {total / rate:.2f} s and "
-            f"{len(samples) / rate:.2f} s are there; copy or download it again"
+            f"{found / rate:.2f} s are there; copy or download it again"
         )
-    return samples, rate, total
 
 
 def _promised_samples(sound: soundfile.SoundFile) -> int:
@@ -214,87 +279,51 @@ def resample(samples: np.ndarray, rate: int) -> np.ndarray:
     """
     if rate == SAMPLE_RATE:
         return samples
-    # The filter is a table of as many rows as the ratio's denominator: TESS's 24,414 Hz is
-    # 12207/8000, 2 GB and 5 s a clip. 1091/715 is within 1e-6 of it, the usual rates are exact.
-    ratio = Fraction(rate, SAMPLE_RATE).limit_denominator(_MAX_DENOMINATOR)
+    ratio = _ratio(rate)
     resampled = torchaudio.functional.resample(
         torch.from_numpy(samples), ratio.numerator, ratio.denominator
     )
     return resampled.numpy()[: -(-len(samples) * SAMPLE_RATE // rate)]
 
 
-def n_samples(seconds: float) -> int:
-    """Return the number of samples in so many seconds at 16 kHz."""
-    return round(seconds * SAMPLE_RATE)
+def _ratio(rate: int) -> Fraction:
+    # The filter is a table of as many rows as the ratio's denominator: TESS's 24,414 Hz is
+    # 12207/8000, 2 GB and 5 s a clip. 1091/715 is within 1e-6 of it, the usual rates are exact.
+    return Fraction(rate, SAMPLE_RATE).limit_denominator(_MAX_DENOMINATOR)
 
 
-def trim_silence(samples: np.ndarray) -> np.ndarray:
-    """Cut the silence before and after the sound; pauses inside stay.
+class Resampler:
+    """`resample` for a stream: blocks of any length give together what the whole would.
 
-    Silence is what lies 40 dB below the loudest 20 ms; 60 ms of it are kept on either side.
-
-    Args:
-        samples: Mono float32 at 16 kHz, shape (n_samples,).
-
-    Returns:
-        A view of the samples from the first to the last sound.
+    It holds 0.1 s back, because the filter looks to both sides of a sample.
     """
-    n_frames = len(samples) // _TRIM_FRAME
-    if n_frames == 0:
-        return samples
-    frames = samples[: n_frames * _TRIM_FRAME].reshape(n_frames, _TRIM_FRAME)
-    power = np.mean(np.square(frames, dtype=np.float64), axis=1)
-    loud = np.flatnonzero(power >= power.max() * 10 ** (-_TRIM_DB / 10))
-    start = max(0, loud[0] - _TRIM_MARGIN) * _TRIM_FRAME
-    end = (loud[-1] + 1 + _TRIM_MARGIN) * _TRIM_FRAME
-    # What is over after the last whole frame is kept or cut together with that frame.
-    return samples[start : end if end < n_frames * _TRIM_FRAME else None]
 
+    def __init__(self, rate: int) -> None:
+        self.rate, self.ratio = rate, _ratio(rate)
+        # A cycle is the time after which a sample of the stream and one at 16 kHz coincide.
+        self.margin = ceil(_EXTRA_SECONDS * rate / self.ratio.numerator)  # in cycles
+        self._held = np.empty(0, dtype=np.float32)
+        self._given = 0  # cycles at the start of what is held that have been handed out
 
-def cut_clip(samples: np.ndarray, seconds: float, trim: bool) -> np.ndarray:
-    """Trim silence if wished, then keep the first `seconds` (0: all): (n,) -> (m,), a view.
+    def push(self, samples: np.ndarray) -> np.ndarray:
+        """Take mono float32 samples (n,) and return what they complete at 16 kHz."""
+        self._held = np.concatenate([self._held, samples])
+        ready = len(self._held) // self.ratio.numerator - self.margin
+        if ready <= self._given:
+            return np.empty(0, dtype=np.float32)
+        resampled = resample(self._held, self.rate)
+        resampled = resampled[self._given * self.ratio.denominator :]
+        resampled = resampled[: (ready - self._given) * self.ratio.denominator]
+        forget = max(0, ready - self.margin)
+        self._held = self._held[forget * self.ratio.numerator :]
+        self._given = ready - forget
+        return resampled
 
-    What lies more than `seconds` and 10 s behind the start is not looked at.
-    """
-    if trim:
-        samples = trim_silence(
-            samples[: n_samples(seconds + _LEAD_SECONDS)] if seconds else samples
-        )
-    return samples[: n_samples(seconds)] if seconds > 0 else samples
-
-
-def fit_length(
-    samples: np.ndarray, seconds: float, fill: FillRule, rng: np.random.Generator
-) -> np.ndarray:
-    """Cut or fill a clip to its length.
-
-    Args:
-        samples: Mono float32, shape (n_samples,).
-        seconds: Clip length; 0 keeps the clip as it is.
-        fill: What a shorter clip is filled with: `sample`, samples drawn at random from the
-            clip (the two-stage paper's rule); `repeat`, the clip again; `zero`; `none`, nothing.
-        rng: Source of the random samples, used by `sample` alone.
-
-    Returns:
-        float32 of shape (round(seconds * 16000),), or shorter with `none`.
-    """
-    wanted = n_samples(seconds)
-    if wanted <= 0 or len(samples) == wanted:
-        return samples
-    if len(samples) > wanted:
-        return samples[:wanted]
-    missing = wanted - len(samples)
-    if fill == "none":
-        return samples
-    if fill == "sample":
-        tail = samples[rng.integers(0, len(samples), missing)]
-    elif fill == "repeat":
-        tail = np.resize(samples, missing)
-    elif fill == "zero":
-        tail = np.zeros(missing, dtype=np.float32)
-    else:
-        raise AudioError(f"fill rule {fill!r} is none of {', '.join(FILL_RULES)}")
-    return np.concatenate([samples, tail])
+    def finish(self) -> np.ndarray:
+        """Return what is left."""
+        if not len(self._held):  # the resampler takes no empty clip
+            return self._held
+        return resample(self._held, self.rate)[self._given * self.ratio.denominator :]
 
 
 def fit_clip(clip: Clip, seconds: float, fill: FillRule, seed: int) -> np.ndarray:
@@ -302,5 +331,4 @@ def fit_clip(clip: Clip, seconds: float, fill: FillRule, seed: int) -> np.ndarra
 
     So a clip's features don't depend on its place in the corpus, the batch or a resume.
     """
-    rng = np.random.default_rng([seed, int(clip.sha256[:16], 16)])
-    return fit_length(clip.samples, seconds, fill, rng)
+    return fit_length(clip.samples, seconds, fill, fill_generator(clip.sha256, seed))

@@ -17,7 +17,7 @@ import torchaudio
 import transformers
 from torch import nn
 
-from ser_embed.bundled import BUNDLED_ENCODERS
+from ser_embed.bundled import BUNDLED_ENCODERS, changed_files
 from ser_embed.errors import EncoderError
 from ser_embed.features import Layer
 
@@ -246,6 +246,11 @@ def load_checkpoint(name: str, layer: Layer, seed: int) -> tuple[Checkpoint, str
         return _load_pretrained(name, spec.location, layer), "transformers"
     if spec.source == "bundled":
         folder = str(BUNDLED_ENCODERS / spec.location)
+        if changed := changed_files(Path(folder)):
+            raise EncoderError(
+                f"{name}: {folder} is damaged: {', '.join(changed)} changed since it was made; "
+                "get the project's own files back"
+            )
         return _load_pretrained(name, folder, layer), "transformers"
     return _load_seeded(_SEEDED[spec.location](), layer, seed), "transformers"
 

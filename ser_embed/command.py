@@ -8,6 +8,7 @@ A command is a frozen dataclass that derives from `Options` and a function from 
 import io
 import json
 import logging
+import os
 import shlex
 import sys
 import typing
@@ -15,7 +16,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import tyro
 
@@ -23,7 +24,7 @@ from ser_embed.errors import SerEmbedError
 
 __all__ = [
     "DONE", "FAILED", "FEATURES_DIR", "INTERRUPTED", "RUNS_DIR", "SOME_CLIPS_FAILED", "Options",
-    "Outcome", "command_line", "hide_bar", "run_command",
+    "Outcome", "command_line", "data_folder", "hide_bar", "run_command",
 ]  # fmt: skip
 
 DONE, FAILED, SOME_CLIPS_FAILED, INTERRUPTED = 0, 1, 3, 130
@@ -32,14 +33,46 @@ FEATURES_DIR = Path("artifacts/features")
 RUNS_DIR = Path("artifacts/runs")
 
 
+TYRO_RULES = (
+    tyro.conf.FlagCreatePairsOff,  # --verify, not --verify and --no-verify
+    tyro.conf.OmitArgPrefixes,
+    tyro.conf.DisallowNone,  # leaving an option out is how to give none
+)
+
+
+def data_folder() -> Path:
+    """Return the folder that holds the corpora: $SER_EMBED_DATA, else ./data."""
+    return Path(os.environ.get("SER_EMBED_DATA", "data"))
+
+
+def _hint(default: str) -> str:
+    """Return what follows an option's help text: its default, where that tells something."""
+    return "" if default in ("", "''", "None", "False", "True") else f"(default: {default})"
+
+
 @dataclass(frozen=True)
 class Options:
     """Options that every command has."""
 
-    json: bool = field(default=False, kw_only=True)
+    json: Annotated[bool, tyro.conf.arg(help_behavior_hint=_hint)] = field(
+        default=False, kw_only=True
+    )
     """Print one JSON object as the last line of standard output."""
-    quiet: bool = field(default=False, kw_only=True)
+    quiet: Annotated[bool, tyro.conf.arg(help_behavior_hint=_hint)] = field(
+        default=False, kw_only=True
+    )
     """No progress bar and no remarks."""
+
+    def __init_subclass__(cls) -> None:
+        """Show each option's default where it tells something, and arguments by their names."""
+        for name, kind in cls.__annotations__.items():
+            shown = tyro.conf.arg(help_behavior_hint=_hint)
+            if tyro.conf.Positional in getattr(kind, "__metadata__", ()):
+                many = typing.get_origin(typing.get_args(kind)[0]) is tuple
+                metavar = f"{name.upper()} ..." if many else name.upper()
+                metavar = f"[{metavar}]" if name in cls.__dict__ else metavar  # has a default
+                shown = tyro.conf.arg(help_behavior_hint=_hint, metavar=metavar)
+            cls.__annotations__[name] = Annotated[kind, shown]
 
 
 @dataclass(frozen=True)
@@ -70,12 +103,22 @@ def run_command(
     Returns:
         Exit status. Wrong usage leaves through `SystemExit(2)`, as is usual in Python.
     """
-    parsed = tyro.cli(
-        options,
-        prog=prog,
-        args=argv,
-        config=(tyro.conf.FlagCreatePairsOff, tyro.conf.OmitArgPrefixes),
-    )
+    try:
+        return _run(command, options, prog, argv)
+    except BrokenPipeError:
+        # Whoever read the output has gone, as `| head` does: what is still in a buffer can't be
+        # written, and Python would say so when it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+
+
+def _run(
+    command: Callable[[AnyOptions], Outcome],
+    options: type[AnyOptions],
+    prog: str,
+    argv: Sequence[str] | None,
+) -> int:
+    parsed = tyro.cli(options, prog=prog, args=argv, config=TYRO_RULES)
     logging.basicConfig(
         level=logging.ERROR if parsed.quiet else logging.INFO,
         format="%(message)s",
@@ -92,6 +135,8 @@ def run_command(
         outcome = command(parsed)
     except SerEmbedError as error:
         return _fail(prog, str(error), parsed.json)
+    except BrokenPipeError:
+        raise
     except OSError as error:
         # A full disk, a folder that may not be written: the system's own words name the thing.
         return _fail(prog, _describe(error), parsed.json)

@@ -153,7 +153,7 @@ class CorporaConfig(Options):
     root: Annotated[Path | None, tyro.conf.Positional] = None
     """Folder of the corpus."""
     corpus: str = ""
-    """Name of a known corpus."""
+    """ravdess, ravdess-song, tess, urdu, crema-d, emo-db, savee, nemo, or demo."""
     csv: Path | None = None
     """A CSV with the header path,emotion[,speaker,gender,intensity,split] instead."""
 

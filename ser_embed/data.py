@@ -17,7 +17,7 @@ from ser_embed.features import FeatureSettings
 from ser_embed.labels import LabelScheme
 from ser_embed.store import STORED, FeatureStore, find_stores
 
-__all__ = ["Features", "LabelledClips", "load_clips", "open_stores"]
+__all__ = ["Features", "Labelled", "LabelledClips", "load_clips", "open_stores"]
 
 log = logging.getLogger(__name__)
 
@@ -76,13 +76,12 @@ def _machine_memory() -> float:
 
 
 @dataclass(frozen=True)
-class LabelledClips:
-    """What training and evaluation work on.
+class Labelled:
+    """Clips and their classes, whatever is trained on them.
 
     Attributes:
         table: One row a usable clip: the store's columns and `label`, the class index.
-        features: Their features, in the same order.
-        settings: Settings that all the stores share.
+        settings: Settings that all the clips share.
         classes: Class names.
         trained: Whether the encoder's weights were trained.
         demo: Whether the clips are the synthetic demo corpus.
@@ -90,7 +89,6 @@ class LabelledClips:
     """
 
     table: pd.DataFrame
-    features: Features
     settings: FeatureSettings
     classes: tuple[str, ...]
     trained: bool
@@ -103,6 +101,17 @@ class LabelledClips:
         columns = ["corpus", "path", "sha256", "checksum", "label", "speaker"]
         text = self.table[columns].to_csv(index=False) + self.settings.key
         return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+@dataclass(frozen=True)
+class LabelledClips(Labelled):
+    """Labelled clips with their cached features.
+
+    Attributes:
+        features: One clip's after the other, in the table's order.
+    """
+
+    features: Features
 
 
 def open_stores(files: Sequence[Path], folder: Path) -> list[FeatureStore]:

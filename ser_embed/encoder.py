@@ -8,7 +8,7 @@ doesn't. Layers above the last one asked for are not run.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -19,42 +19,19 @@ from ser_embed.backends import BackendName, Precision, make_backend
 from ser_embed.checkpoints import ENCODERS, Checkpoint, EncoderSpec, fingerprint, load_checkpoint
 from ser_embed.errors import EncoderError
 from ser_embed.features import Layer, Norm, Pool, normalise, pool_time
+from ser_embed.graph import HiddenStates
 
-__all__ = ["ENCODERS", "Encoder", "EncoderSpec", "load_encoder"]
+__all__ = [
+    "ENCODERS", "Encoder", "EncoderSpec", "count_frames", "load_encoder", "pad_batch",
+    "unit_variance",
+]  # fmt: skip
 
 
 # --- networks --------------------------------------------------------------------------------
 
 
-class _HiddenStates(nn.Module):
-    """A transformers model cut down to the layers asked for: (B, S) -> (B, L, T, D)."""
-
-    def __init__(self, model: Any, layer: Layer) -> None:
-        super().__init__()
-        self.all_layers = layer == "all"
-        self.logits = layer == "logits"
-        if isinstance(layer, int):
-            stack = model.encoder
-            if layer < len(stack.layers) and getattr(model.config, "do_stable_layer_norm", False):
-                # The final norm belongs to the last layer alone.
-                stack.layer_norm = nn.Identity()
-            stack.layers = stack.layers[:layer]
-        self.model = model
-
-    def forward(self, waveforms: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
-        out = self.model(
-            waveforms,
-            attention_mask=None if mask is None else mask.long(),
-            output_hidden_states=self.all_layers,
-        )
-        if self.all_layers:
-            states = (*out.hidden_states[:-1], out.last_hidden_state)
-            return torch.stack(states, dim=1)  # (B, L, T, D)
-        return (out.logits if self.logits else out.last_hidden_state).unsqueeze(1)  # (B, 1, T, D)
-
-
 class _TorchaudioStates(nn.Module):
-    """The same for a torchaudio bundle, whose layers count from 1."""
+    """`HiddenStates` of a torchaudio bundle, whose layers count from 1."""
 
     def __init__(self, model: Any, layer: Layer) -> None:
         super().__init__()
@@ -100,7 +77,7 @@ def load_encoder(
         raise EncoderError(
             f"{name}: no layer {layer}; it has {first} to {loaded.n_layers}, 'all' and 'logits'"
         )
-    wrap = _TorchaudioStates if library == "torchaudio" else _HiddenStates
+    wrap = _TorchaudioStates if library == "torchaudio" else HiddenStates
     return Encoder(name, layer, loaded, wrap(loaded.model, layer), backend, precision)
 
 
@@ -137,9 +114,7 @@ class Encoder:
 
     def n_frames(self, n_samples: int) -> int:
         """Return how many frames a clip of so many samples gives (48,000 samples: 149)."""
-        for kernel, stride in zip(self.kernels, self.strides, strict=True):
-            n_samples = (n_samples - kernel) // stride + 1
-        return max(0, n_samples)
+        return max(0, count_frames(n_samples, self.kernels, self.strides))
 
     def encode(self, waveforms: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Encode clips as one batch, or as one per length where the encoder can't mask.
@@ -157,7 +132,7 @@ class Encoder:
         for waveform in waveforms:
             if len(waveform) < MIN_SAMPLES:
                 raise EncoderError(f"a clip of {len(waveform)} samples; {MIN_SAMPLES} are needed")
-        ready = [_unit_variance(w) if self.do_normalize else w for w in waveforms]
+        ready = [unit_variance(w) if self.do_normalize else w for w in waveforms]
         groups: dict[int, list[int]] = {}
         for i, waveform in enumerate(ready):
             groups.setdefault(0 if self.masks else len(waveform), []).append(i)
@@ -169,13 +144,7 @@ class Encoder:
 
     def _run(self, waveforms: list[np.ndarray]) -> list[np.ndarray]:
         lengths = [len(w) for w in waveforms]
-        batch = np.zeros((len(waveforms), max(lengths)), dtype=np.float32)
-        for row, waveform in zip(batch, waveforms, strict=True):
-            row[: len(waveform)] = waveform
-        mask = None
-        if min(lengths) < max(lengths):
-            mask = np.arange(max(lengths)) < np.asarray(lengths)[:, None]
-        states = self.backend(batch, mask)  # (B, L, T, D)
+        states = self.backend(*pad_batch(waveforms))  # (B, L, T, D)
         return [array[:, : self.n_frames(n)] for array, n in zip(states, lengths, strict=True)]
 
     def features(
@@ -200,6 +169,31 @@ class Encoder:
         return results
 
 
-def _unit_variance(waveform: np.ndarray) -> np.ndarray:
+Counted = TypeVar("Counted", int, torch.Tensor)
+
+
+def count_frames(n_samples: Counted, kernels: Sequence[int], strides: Sequence[int]) -> Counted:
+    """Return how many frames convolutions without padding make of so many samples."""
+    for kernel, stride in zip(kernels, strides, strict=True):
+        n_samples = (n_samples - kernel) // stride + 1
+    return n_samples
+
+
+def pad_batch(waveforms: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray | None]:
+    """Stack waveforms (n_samples,) as float32 (B, S), zeros behind the shorter ones.
+
+    Returns:
+        The batch and a mask, True on a clip's own samples, bool (B, S); None if all are as long.
+    """
+    lengths = [len(w) for w in waveforms]
+    batch = np.zeros((len(waveforms), max(lengths)), dtype=np.float32)
+    for row, waveform in zip(batch, waveforms, strict=True):
+        row[: len(waveform)] = waveform
+    if min(lengths) == max(lengths):
+        return batch, None
+    return batch, np.arange(max(lengths)) < np.asarray(lengths)[:, None]
+
+
+def unit_variance(waveform: np.ndarray) -> np.ndarray:
     """Zero mean and unit variance, as transformers' feature extractor does (epsilon 1e-7)."""
     return (waveform - waveform.mean()) / np.sqrt(waveform.var() + 1e-7)

@@ -6,15 +6,19 @@ The commands print that sentence and exit with status 1; nothing else of theirs 
 
 __all__ = [
     "AudioError",
+    "ClusterError",
     "CorpusError",
     "DeviceError",
+    "DownloadError",
     "EncoderError",
+    "ExportError",
     "HeadError",
     "LabelError",
     "MissingExtra",
     "SerEmbedError",
     "SplitError",
     "StoreError",
+    "WebError",
 ]
 
 
@@ -38,6 +42,10 @@ class EncoderError(SerEmbedError):
     """An encoder that can't be found, loaded or asked for that layer."""
 
 
+class ExportError(SerEmbedError):
+    """A classifier that can't be written in another format, or doesn't say there what it should."""
+
+
 class StoreError(SerEmbedError):
     """A feature store that is missing, damaged, held by another process or of other settings."""
 
@@ -52,6 +60,18 @@ class HeadError(SerEmbedError):
 
 class DeviceError(SerEmbedError):
     """No microphone, or one that can't be opened."""
+
+
+class DownloadError(SerEmbedError):
+    """A transfer that failed, or an archive whose checksum or contents can't be trusted."""
+
+
+class WebError(SerEmbedError):
+    """The page can't be served at that address."""
+
+
+class ClusterError(SerEmbedError):
+    """A Ray cluster that can't be reached, or that loses its workers again and again."""
 
 
 class MissingExtra(SerEmbedError):

@@ -2,11 +2,13 @@
 
 `python -m ser_embed.evaluate RUN` scores the test part it was trained beside;
 `python -m ser_embed.evaluate RUN STORE...` scores every clip of other stores, which says how the
-run does on another corpus, and what of it training has heard. `--html` makes a page of it,
-`--against OTHER` says whether the run is better than another on the clips both were tested on.
+run does on another corpus, and what of it training has heard. A fine-tuned run takes audio and
+no stores: `python -m ser_embed.evaluate RUN --audio ROOT --corpus NAME`. `--html` makes a page of
+it, `--against OTHER` says whether the run is better than another on the clips both were tested on.
 """
 
 import logging
+import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,8 +17,10 @@ import numpy as np
 import pandas as pd
 import tyro
 
-from ser_embed.command import FEATURES_DIR, Options, Outcome, run_command
+from ser_embed.command import FEATURES_DIR, Options, Outcome, hide_bar, run_command
+from ser_embed.corpora import listing_of
 from ser_embed.data import LabelledClips, load_clips
+from ser_embed.endtoend import is_network, load_network
 from ser_embed.errors import HeadError, StoreError
 from ser_embed.features import FeatureSettings
 from ser_embed.fit import log_probabilities
@@ -25,24 +29,38 @@ from ser_embed.labels import LabelScheme
 from ser_embed.page import Evaluated, write_page
 from ser_embed.paired import compare
 from ser_embed.predict import head_folders, settings_of
+from ser_embed.recordings import Recordings, read_recordings
 from ser_embed.report import evaluate
 from ser_embed.runs import predictions_table, read_table
 from ser_embed.splits import Split, audit
 from ser_embed.store import FeatureStore, find_stores
+from ser_embed.tuning import score_clips
 
 __all__ = ["EvaluateConfig", "main", "score"]
 
 log = logging.getLogger(__name__)
 
+AUDIO_BATCH = 8  # clips that a fine-tuned network is given at once
+
 
 @dataclass(frozen=True)
 class EvaluateConfig(Options):
-    """Report on a run: on its own test part, or on the stores named."""
+    """Report on a run: on its own test part, or on the stores named.
+
+    For a fine-tuned run name the audio instead: of a corpus that it was trained on its own test
+    part is scored, of another every clip.
+    """
 
     run: Annotated[Path, tyro.conf.Positional]
     """Folder of the run."""
     stores: Annotated[tuple[Path, ...], tyro.conf.Positional] = ()
     """Stores to score instead of the run's own test part."""
+    audio: Path | None = None
+    """For a fine-tuned run: folder of a corpus."""
+    corpus: str = ""
+    """Which it is: ravdess, tess, ..., or demo."""
+    csv: Path | None = None
+    """A CSV with the header path,emotion[,speaker,gender,intensity] instead."""
     features_dir: Path = FEATURES_DIR
     """Where the run's own stores are looked for."""
     out: Path | None = None
@@ -69,10 +87,32 @@ def _matching(paths: list[Path], settings: FeatureSettings, corpora: set[str]) -
     return found
 
 
+def _scheme(card: dict[str, Any]) -> LabelScheme:
+    told = card["labels"]
+    return LabelScheme(told["name"], tuple(card["classes"]), told["mapping"])
+
+
+def _load_audio(config: EvaluateConfig, card: dict[str, Any]) -> Recordings:
+    if config.stores:
+        raise HeadError(f"{config.run}: a fine-tuned run, which takes --audio and no stores")
+    if config.audio is None and config.csv is None and not config.corpus:
+        raise HeadError(
+            f"{config.run}: a fine-tuned run; its report is {config.run / 'report.md'}. To score "
+            "it again, name audio: --audio ROOT --corpus NAME, or --csv FILE"
+        )
+    clips = read_recordings(
+        listing_of(config.audio, config.corpus, config.csv), _scheme(card),
+        settings_of(card, config.run), card["encoder_trained"], workers=0, hide=hide_bar(config),
+    )  # fmt: skip
+    for path, reason in clips.faults:
+        print(f"failed: {path}: {reason}", file=sys.stderr)
+    return clips
+
+
 def _load(config: EvaluateConfig, card: dict[str, Any]) -> LabelledClips:
     settings = settings_of(card, config.run)
-    told = card["labels"]
-    scheme = LabelScheme(told["name"], tuple(card["classes"]), told["mapping"])
+    if config.audio or config.csv or config.corpus:
+        raise HeadError(f"{config.run}: a head on cached features, which takes stores and no audio")
     own = set(card["corpora"])
     paths = list(config.stores) or _matching(find_stores(config.features_dir), settings, own)
     if not paths:
@@ -89,19 +129,29 @@ def _load(config: EvaluateConfig, card: dict[str, Any]) -> LabelledClips:
                 f"{store.path}: not the features that {config.run} was trained on; "
                 f"{'; '.join(differences)}"
             )
-    return load_clips(stores, scheme)
+    return load_clips(stores, _scheme(card))
+
+
+def _log_probabilities(
+    folder: Path, clips: LabelledClips | Recordings, rows: np.ndarray
+) -> tuple[np.ndarray, dict[str, Any]]:
+    """Return what one head or network says of some clips, and its card."""
+    if isinstance(clips, Recordings):
+        network, card = load_network(folder)
+        return score_clips(network, clips, rows, AUDIO_BATCH), card
+    head, card = load_head(folder)
+    if tuple(card["head"]["shape"])[-1] != clips.features.shape[-1]:
+        raise HeadError(f"{folder}: takes {card['head']['shape']}, not {clips.features.shape}")
+    return log_probabilities(head, clips.features, rows), card
 
 
 def _probabilities(
-    folders: list[Path], clips: LabelledClips, rows: np.ndarray
+    folders: list[Path], clips: LabelledClips | Recordings, rows: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return calibrated and raw probabilities of some clips, averaged over the run's heads."""
     told, raw = [], []
     for folder in folders:
-        head, card = load_head(folder)
-        if tuple(card["head"]["shape"])[-1] != clips.features.shape[-1]:
-            raise HeadError(f"{folder}: takes {card['head']['shape']}, not {clips.features.shape}")
-        log_probs = log_probabilities(head, clips.features, rows)
+        log_probs, card = _log_probabilities(folder, clips, rows)
         told.append(calibrated(log_probs, card["temperature"]))
         raw.append(np.exp(log_probs))
     return np.mean(told, axis=0), np.mean(raw, axis=0)
@@ -116,18 +166,19 @@ class _Scored:
     leakage: dict[str, int]
 
 
-def _own_test(folders: list[Path], clips: LabelledClips) -> _Scored:
+def _own_test(folders: list[Path], clips: LabelledClips | Recordings) -> _Scored:
     """Score the test part of each of a run's folds with that fold's head."""
     keys = ["corpus", "sha256", "path"]
     place = {key: row for row, key in enumerate(clips.table[keys].itertuples(False, None))}
+    where = "audio" if isinstance(clips, Recordings) else "stores"
     predictions, training, audits = [], [], []
     for folder in folders:
         parts = read_table(folder / "clips.csv")
         rows = np.array([place.get(key, -1) for key in parts[keys].itertuples(False, None)])
         if (rows < 0).any():
             raise StoreError(
-                f"{folder / 'clips.csv'}: {(rows < 0).sum()} of its clips are not in the stores "
-                "any more; extract them again"
+                f"{folder / 'clips.csv'}: {(rows < 0).sum()} of its clips are not in the {where} "
+                f"any more; {'extract them again' if where == 'stores' else 'name the same ROOT'}"
             )
         part = parts["part"].to_numpy()
         split = Split(folder.name, *(rows[part == name] for name in ("train", "val", "test")))
@@ -144,7 +195,7 @@ def _own_test(folders: list[Path], clips: LabelledClips) -> _Scored:
     )
 
 
-def _all_clips(folders: list[Path], clips: LabelledClips) -> _Scored:
+def _all_clips(folders: list[Path], clips: LabelledClips | Recordings) -> _Scored:
     """Score every clip of other stores, with the heads of all folds averaged."""
     rows = np.arange(len(clips.table))
     probabilities, raw = _probabilities(folders, clips, rows)
@@ -168,13 +219,19 @@ def score(config: EvaluateConfig) -> Outcome:
     """Score a run and write the report.
 
     Raises:
-        SerEmbedError: No run or store, or stores of other settings, naming the field.
+        SerEmbedError: No run, store or audio, or stores of other settings, naming the field.
     """
     folders = head_folders(config.run)
     cards = [read_card(folder) for folder in folders]
     card = cards[0]
-    clips = _load(config, card)
-    if config.stores:
+    clips: LabelledClips | Recordings
+    if is_network(card):
+        clips = _load_audio(config, card)
+        others = not set(clips.table["corpus"]) <= set(card["corpora"])
+    else:
+        clips = _load(config, card)
+        others = bool(config.stores)
+    if others:
         scored = _all_clips(folders, clips)
         names = "-".join(sorted(set(clips.table["corpus"])))
     else:
@@ -206,7 +263,9 @@ def score(config: EvaluateConfig) -> Outcome:
     return Outcome({"run": str(config.run), "epochs": epochs, "test": report.scores, **extras})
 
 
-def _roots(clips: LabelledClips) -> list[Path]:
+def _roots(clips: LabelledClips | Recordings) -> list[Path]:
+    if isinstance(clips, Recordings):
+        return [clips.root]
     return list(dict.fromkeys(Path(store.root) for store in clips.features.stores))
 
 

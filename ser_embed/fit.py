@@ -18,7 +18,11 @@ from ser_embed.errors import SerEmbedError
 from ser_embed.report import confusion, uar_of
 from ser_embed.splits import Split
 
-__all__ = ["EarlyStopping", "FitSettings", "History", "fit", "log_probabilities", "temperature_of"]
+__all__ = [
+    "EarlyStopping", "FitSettings", "History", "balanced_weights", "fit", "has_bf16",
+    "log_probabilities",
+    "temperature_of",
+]  # fmt: skip
 
 EVALUATION_BATCH = 256
 
@@ -108,14 +112,29 @@ class FitSettings:
     mixup: float = 0.0
 
 
+def balanced_weights(labels: np.ndarray, n_classes: int) -> np.ndarray:
+    """Return class weights (C,) inverse to the classes' counts; their mean over clips is 1.
+
+    Args:
+        labels: Class index of each training clip, (n,).
+        n_classes: Number of classes.
+    """
+    counts = np.bincount(labels, minlength=n_classes)
+    return len(labels) / (n_classes * np.maximum(counts, 1))
+
+
 def _device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
+def has_bf16() -> bool:
+    """Whether this processor multiplies in bf16."""
+    # torch has no public question for this.
+    return bool(getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)())
+
+
 def _autocast(device: torch.device) -> torch.autocast:
     """bf16 where the processor multiplies it, else full precision."""
-    # torch has no public question for this.
-    has_bf16 = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
     fast = device.type == "cuda" or has_bf16()
     return torch.autocast(device.type, torch.bfloat16, enabled=fast)
 

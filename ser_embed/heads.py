@@ -28,11 +28,13 @@ from ser_embed.networks import (
 )
 
 __all__ = [
-    "HEADS", "HeadSpec", "build_head", "calibrated", "default_head", "load_head", "read_card",
-    "save_head",
+    "HEADS", "HeadSpec", "build_head", "calibrated", "check_weights", "default_head", "load_head",
+    "read_card", "save_head", "sealed", "write_card",
 ]  # fmt: skip
 
 CARD_SCHEMA = 1
+MAX_MEMBERS = 1000  # of an ensemble
+_SEAL, _NO_SEAL = "card_sha256", "0" * 64
 
 
 @dataclass(frozen=True)
@@ -122,6 +124,8 @@ def build_head(
         )
     if min(n_classes, *shape) < 1:
         raise HeadError(f"head {name!r} can't be built for {n_classes} classes of shape {shape}")
+    if not 1 <= members <= MAX_MEMBERS:
+        raise HeadError(f"an ensemble of {members} heads: from 1 to {MAX_MEMBERS}")
     if name == "conv" and (shape[0] < 44 or shape[1] < 32):
         raise HeadError(f"head 'conv' needs 44 frames of 32 features or more, these are {shape}")
     with torch.random.fork_rng(devices=[]):
@@ -147,11 +151,26 @@ def save_head(folder: Path, head: nn.Module, card: dict[str, Any]) -> None:
     weights = folder / "head.safetensors"
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in head.state_dict().items()}
     save_file(state, weights)
+    write_card(folder, card, weights)
+
+
+def write_card(folder: Path, card: dict[str, Any], weights: Path) -> None:
+    """Write `card.json`, whole or not at all, with the digest of the weights' file."""
     digest = hashlib.sha256(weights.read_bytes()).hexdigest()
     told = {"format": "ser_embed head", "schema": CARD_SCHEMA, "weights_sha256": digest, **card}
     temporary = folder / "card.json.tmp"
-    temporary.write_text(json.dumps(told, indent=1, ensure_ascii=False), encoding="utf-8")
+    temporary.write_text(sealed(told), encoding="utf-8")
     temporary.replace(folder / "card.json")
+
+
+def sealed(card: dict[str, Any]) -> str:
+    """Return a card as JSON that holds the SHA-256 of its own text, with zeros in that place.
+
+    It is a seal against damage, not against somebody who can compute it anew.
+    """
+    told = {**card, _SEAL: _NO_SEAL}
+    text = json.dumps(told, indent=1, ensure_ascii=False)
+    return text.replace(_NO_SEAL, hashlib.sha256(text.encode()).hexdigest())
 
 
 def load_head(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
@@ -162,33 +181,45 @@ def load_head(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
     """
     card = read_card(folder)
     weights = folder / "head.safetensors"
+    check_weights(card, weights)
+    try:
+        told = card["head"]
+        with torch.device("meta"):  # a card that asks for a huge head gets no memory for it
+            head = build_head(
+                told["name"], tuple(told["shape"]), len(card["classes"]), told["pooled"], seed=0,
+                members=told["members"],
+            )  # fmt: skip
+        head.load_state_dict(load_file(weights), assign=True)
+    except (LookupError, TypeError, ValueError, RuntimeError, SafetensorError, HeadError) as error:
+        raise HeadError(f"{folder}: the weights don't fit card.json ({error})") from error
+    return head.eval(), card
+
+
+def check_weights(card: dict[str, Any], weights: Path) -> None:
+    """Compare a file of weights with the digest in its card.
+
+    Raises:
+        HeadError: It can't be read, or isn't the file that the card was written for.
+    """
     try:
         data = weights.read_bytes()
     except OSError as error:
         raise HeadError(f"{weights}: {error.strerror or error}") from error
     if hashlib.sha256(data).hexdigest() != card.get("weights_sha256"):
         raise HeadError(f"{weights}: not the weights that card.json was written for; train again")
-    try:
-        told = card["head"]
-        head = build_head(
-            told["name"], tuple(told["shape"]), len(card["classes"]), told["pooled"], seed=0,
-            members=told["members"],
-        )  # fmt: skip
-        head.load_state_dict(load_file(weights))
-    except (LookupError, TypeError, ValueError, RuntimeError, SafetensorError, HeadError) as error:
-        raise HeadError(f"{folder}: the weights don't fit card.json ({error})") from error
-    return head.eval(), card
 
 
 def read_card(folder: Path) -> dict[str, Any]:
-    """Read and check `card.json`.
+    """Read and check `card.json`; its seal is left out.
 
     Raises:
-        HeadError: Missing, not JSON, not a head's card, or of a newer schema.
+        HeadError: Missing, not JSON, not a head's card, of a newer schema, or changed since it
+            was written.
     """
     path = folder / "card.json"
     try:
-        card = json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        card = json.loads(text)
     except OSError as error:
         raise HeadError(
             f"{folder}: no trained head there ({path.name}: {error.strerror})"
@@ -200,4 +231,9 @@ def read_card(folder: Path) -> dict[str, Any]:
         raise HeadError(f"{path}: not the card of a head")
     if schema > CARD_SCHEMA:
         raise HeadError(f"{path}: written by a newer ser_embed (schema {schema}); update ser_embed")
+    seal = card.pop(_SEAL, None)
+    if seal is not None:  # cards of before there was one have none
+        blank = text.replace(str(seal), _NO_SEAL)
+        if hashlib.sha256(blank.encode()).hexdigest() != seal:
+            raise HeadError(f"{path}: changed since it was written; get it back, or train again")
     return card

@@ -158,7 +158,7 @@ def load_scheme(name_or_file: str) -> LabelScheme:
         )
     try:
         mapping = _mapping(_read_mapping(path))
-    except (ValueError, KeyError, AttributeError, csv.Error) as error:
+    except (ValueError, KeyError, AttributeError, RecursionError, csv.Error) as error:
         raise LabelError(
             f"{path}: not a mapping file ({error}); it must be CSV with the header "
             "emotion,label or a JSON object from emotion to label"

@@ -54,8 +54,8 @@ class LiveConfig(Options):
     device: str = ""
     """Input device by index or by part of its name. Default: the system's default input."""
     run: Path | None = None
-    """A run's folder, or a bundled head: sentiment3 or emotion8. Default: the newest under
-    --runs-dir, else the bundled sentiment3."""
+    """A run's folder, or a bundled head: sentiment3 or emotion8.
+    Default: the newest under --runs-dir, else the bundled sentiment3."""
     hop: float = 0.5
     """Seconds from one window to the next."""
     runs_dir: Path = RUNS_DIR

@@ -29,6 +29,18 @@ def _statistics(x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     return torch.cat([mean, (variance + 1e-6).sqrt()], dim=1)
 
 
+def _average_down(x: torch.Tensor, rows: int) -> torch.Tensor:
+    """Average an image (B, C, H, W) over its width and down to so many rows: (B, C, rows).
+
+    What `F.adaptive_avg_pool2d(x, (rows, 1))` does, which ONNX can't for a height that varies.
+    """
+    height, numbers = x.shape[2], torch.arange(rows, device=x.device)[:, None]
+    places = torch.arange(height, device=x.device)
+    first, after = numbers * height // rows, ((numbers + 1) * height + rows - 1) // rows
+    inside = ((places >= first) & (places < after)).to(x.dtype)  # (rows, H)
+    return x.mean(3) @ (inside / inside.sum(1, keepdim=True)).T  # (B, C, H) @ (H, rows)
+
+
 class ConvHead(nn.Module):
     """The two-stage paper's head over the (T, F) image.
 
@@ -63,7 +75,7 @@ class ConvHead(nn.Module):
         """Return log-probabilities (B, C)."""
         x = self.blocks(features.unsqueeze(1))  # (B, 1, 149, 32) -> (B, 128, 8, 1)
         # Wider or longer images than the paper's are averaged down to its 8 x 1.
-        x = F.adaptive_avg_pool2d(x, (8, 1)).flatten(1)  # (B, 1024)
+        x = _average_down(x, 8).flatten(1)  # (B, 1024)
         x = F.relu(self.hidden(x))  # (B, 1024)
         return F.log_softmax(self.output(x).float(), dim=1)  # (B, C)
 

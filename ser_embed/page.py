@@ -272,7 +272,9 @@ def _figures(told: Evaluated) -> Iterator[tuple[str, dict[str, str]]]:
     history = _history(told.folders[0], told.cards[0])
     if history is not None:
         columns, kept = history
-        yield "history", _picture(lambda: plot_history(columns, kept))
+        # Fine-tuning counts steps, of which an epoch has many.
+        unit = "step" if "step" in columns else "epoch"
+        yield "history", _picture(lambda: plot_history(columns, kept, unit=unit))
 
 
 def _history(folder: Path, card: Mapping[str, Any]) -> tuple[dict[str, list[float]], int] | None:
@@ -281,8 +283,9 @@ def _history(folder: Path, card: Mapping[str, Any]) -> tuple[dict[str, list[floa
         table = pd.read_csv(folder / "history.csv")
         if "member" in table:
             table = table[table["member"] == 1]
-        columns = {name: table[name].tolist()
-                   for name in ("epoch", "train_loss", "val_loss", "val_uar")}  # fmt: skip
+        columns = {str(name): table[name].tolist() for name in table}
+        if not {"epoch", "train_loss", "val_loss", "val_uar"} <= set(columns):
+            return None
         return columns, int(np.atleast_1d(card["training"]["kept"])[0])
     except (OSError, ValueError, LookupError, TypeError):
         return None

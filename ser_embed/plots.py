@@ -108,19 +108,22 @@ def plot_risk_coverage(coverage: np.ndarray, risk: np.ndarray, ax: Axes | None =
     return ax
 
 
-def plot_history(history: Mapping[str, Sequence[float]], best: int, ax: Axes | None = None) -> Axes:
+def plot_history(
+    history: Mapping[str, Sequence[float]], best: int, ax: Axes | None = None, unit: str = "epoch"
+) -> Axes:
     """Draw losses and validation UAR by epoch, marking the epoch whose weights were kept.
 
     Args:
         history: Columns `epoch`, `train_loss`, `val_loss`, `val_uar`.
         best: The epoch kept.
         ax: Where to draw.
+        unit: Column that counts instead of epochs, for instance `step`.
     """
     ax = _axes(ax, 6.4, 4.0)
-    epochs = history["epoch"]
+    epochs = history[unit]
     ax.plot(epochs, history["train_loss"], color=GREY, label="training loss")
     ax.plot(epochs, history["val_loss"], color=ORANGE, label="validation loss")
-    ax.set_xlabel("epoch")
+    ax.set_xlabel(unit)
     ax.set_ylabel("weighted cross-entropy")
     ax.set_ylim(bottom=0)
     right = ax.twinx()
@@ -132,7 +135,7 @@ def plot_history(history: Mapping[str, Sequence[float]], best: int, ax: Axes | N
     # Below the axes: above or in them it would hide a curve sooner or later.
     names = [str(line.get_label()) for line in lines]
     ax.legend(lines, names, fontsize=8, ncol=3, loc="upper center", bbox_to_anchor=(0.5, -0.16))
-    ax.set_title(f"Training (weights of epoch {best} kept)")
+    ax.set_title(f"Training (weights of {unit} {best} kept)")
     return ax
 
 

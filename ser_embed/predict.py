@@ -41,9 +41,10 @@ from ser_embed.command import (
     run_command,
 )
 from ser_embed.encoder import Encoder, load_encoder
+from ser_embed.endtoend import Network, is_network, load_network
 from ser_embed.errors import AudioError, HeadError
 from ser_embed.features import FeatureSettings
-from ser_embed.heads import calibrated, load_head
+from ser_embed.heads import calibrated, load_head, read_card
 
 __all__ = ["Classifier", "Prediction", "find_run", "head_folders", "main", "settings_of"]
 
@@ -144,8 +145,8 @@ class Classifier:
         card: The card of its (first) head.
     """
 
-    def __init__(self, run: Path, heads: Sequence[tuple[torch.nn.Module, dict[str, Any]]],
-                 encoder: Encoder) -> None:  # fmt: skip
+    def __init__(self, run: Path, heads: Sequence[tuple[Any, dict[str, Any]]],
+                 encoder: Encoder | None) -> None:  # fmt: skip
         """Use `Classifier.load`."""
         self.run, self.heads, self.encoder = run, list(heads), encoder
         self.card = self.heads[0][1]
@@ -163,14 +164,18 @@ class Classifier:
         Args:
             run: Folder of a run, or the name of a bundled head.
             runs_dir: Where the newest is looked for.
-            backend: Engine of the encoder; torch starts quickest.
+            backend: Engine of the encoder; torch starts quickest. A fine-tuned run has no
+                encoder of its own, and runs by torch.
 
         Raises:
             HeadError: No run, a damaged one, or an encoder with other weights than it had.
             EncoderError: The encoder can't be loaded.
         """
         folder = find_run(run, runs_dir)
-        heads = [load_head(path) for path in head_folders(folder)]
+        folders = head_folders(folder)
+        if is_network(read_card(folders[0])):
+            return _EndToEnd(folder, [load_network(path) for path in folders], None)
+        heads = [load_head(path) for path in folders]
         settings = settings_of(heads[0][1], folder)
         encoder = load_encoder(
             settings.encoder,
@@ -219,6 +224,7 @@ class Classifier:
         return self._predict([read_clip(path, self.seconds, self.settings.trim)])[0]
 
     def _predict(self, clips: Sequence[Clip]) -> list[Prediction]:
+        assert self.encoder is not None
         told = self.settings
         waveforms = [fit_clip(clip, told.seconds, told.fill, told.seed) for clip in clips]
         results = []
@@ -234,20 +240,37 @@ class Classifier:
     def _judge(self, features: np.ndarray, frames: int) -> Prediction:
         batch, valid = torch.from_numpy(features).unsqueeze(0), torch.tensor([frames])
         with torch.inference_mode():
-            each = [
-                calibrated(head(batch, valid).numpy(), card["temperature"])[0]
-                for head, card in self.heads
-            ]
-        mean = np.mean(each, axis=0)
+            each = [(head(batch, valid).numpy(), card) for head, card in self.heads]
+        return self._averaged(each)
+
+    def _averaged(self, each: Sequence[tuple[np.ndarray, dict[str, Any]]]) -> Prediction:
+        """Average what the folds say: each its log-probabilities (1, C) and its card."""
+        mean = np.mean([calibrated(told, card["temperature"])[0] for told, card in each], axis=0)
         probabilities = {c: float(p) for c, p in zip(self.classes, mean, strict=True)}
         return Prediction(max(probabilities, key=lambda c: probabilities[c]), probabilities)
+
+
+class _EndToEnd(Classifier):
+    """The same of a fine-tuned run, whose networks take waveforms."""
+
+    heads: list[tuple[Network, dict[str, Any]]]
+
+    def _predict(self, clips: Sequence[Clip]) -> list[Prediction]:
+        told = self.settings
+        results = []
+        for clip in clips:
+            waveform = fit_clip(clip, told.seconds, told.fill, told.seed)
+            each = [(net.log_probabilities([waveform]), card) for net, card in self.heads]
+            results.append(self._averaged(each))
+        return results
 
 
 def _about(card: dict[str, Any], n_heads: int) -> str:
     corpora = ", ".join(f"{name} ({count} clips)" for name, count in card["corpora"].items())
     text = (
-        f"{card['labels']['name']} on {corpora}, encoder {card['features']['encoder']}, "
-        f"head {card['head']['name']}, split {card['split']['rule']}"
+        f"{card['labels']['name']} on {corpora}, encoder {card['features']['encoder']}"
+        f"{' fine-tuned' if is_network(card) else ''}, head {card['head']['name']}, split "
+        f"{card['split']['rule']}"
     )
     if n_heads > 1:
         text += f", {n_heads} folds averaged"
@@ -268,8 +291,8 @@ class PredictConfig(Options):
     files: Annotated[tuple[Path, ...], tyro.conf.Positional]
     """Audio files or folders."""
     run: Path | None = None
-    """A run's folder, or a bundled head: sentiment3 or emotion8. Default: the newest under
-    --runs-dir, else the bundled sentiment3."""
+    """A run's folder, or a bundled head: sentiment3 or emotion8.
+    Default: the newest under --runs-dir, else the bundled sentiment3."""
     runs_dir: Path = RUNS_DIR
     """Where the newest run is looked for."""
     backend: BackendName = "torch"

@@ -412,9 +412,9 @@ def _schedule(step: int, config: PretrainConfig) -> float:
     return min((step + 1) / 300, 1.0, fall)
 
 
-def main() -> int:
-    """Run the command."""
-    return run_command(pretrain, PretrainConfig, "python -m ser_embed.pretrain")
+def main(argv: list[str] | None = None) -> int:
+    """Run `python -m ser_embed.pretrain`."""
+    return run_command(pretrain, PretrainConfig, "python -m ser_embed.pretrain", argv)
 
 
 if __name__ == "__main__":

@@ -5,8 +5,9 @@ import hashlib
 import json
 import logging
 import platform
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -15,18 +16,20 @@ import numpy as np
 import pandas as pd
 
 from ser_embed import __version__
-from ser_embed.data import LabelledClips
+from ser_embed.data import Labelled
 from ser_embed.encoder import ENCODERS
 from ser_embed.errors import HeadError
 from ser_embed.fit import History
 from ser_embed.labels import LabelScheme
 from ser_embed.naming import CORPORA
 from ser_embed.plots import plot_history, save_plot
-from ser_embed.splits import Split
+from ser_embed.report import Report, evaluate
+from ser_embed.splits import Split, audit
 
 __all__ = [
-    "finished_result", "identity_of", "make_card", "predictions_table", "read_table", "run_name",
-    "write_history", "write_json", "write_parts",
+    "Fold", "finished_fold", "finished_result", "fold_folder", "identity_of", "make_card",
+    "predictions_table", "read_table", "report_of", "run_name", "write_history", "write_json",
+    "write_misclassified", "write_parts",
 ]  # fmt: skip
 
 log = logging.getLogger(__name__)
@@ -39,11 +42,14 @@ _OF_THE_CLIP = (
     "path", "corpus", "speaker", "gender", "emotion", "intensity", "seconds", "sha256",
 )  # fmt: skip
 # Options that change no weight.
-_IRRELEVANT = {"json", "quiet", "stores", "features_dir", "runs_dir", "name"}
+_IRRELEVANT = {
+    "json", "quiet", "stores", "features_dir", "runs_dir", "name", "root", "corpus", "csv",
+    "workers",
+}  # fmt: skip
 
 
 def identity_of(
-    options: Mapping[str, Any], clips: LabelledClips, head: str, splits: Sequence[Split]
+    options: Mapping[str, Any], clips: Labelled, head: str, splits: Sequence[Split]
 ) -> str:
     """Return what makes two runs the same: data, split, and every option that changes a weight."""
     options = {k: v for k, v in options.items() if k not in _IRRELEVANT}
@@ -55,7 +61,7 @@ def identity_of(
     return hashlib.sha256(told.encode()).hexdigest()
 
 
-def run_name(options: Mapping[str, Any], clips: LabelledClips, head: str, identity: str) -> str:
+def run_name(options: Mapping[str, Any], clips: Labelled, head: str, identity: str) -> str:
     """Return the name a run gets if the user gives none."""
     rule = options["split"]
     split = Path(rule.removeprefix("folds:")).stem
@@ -88,20 +94,28 @@ def finished_result(folder: Path, identity: str) -> dict[str, Any] | None:
 
 def make_card(
     options: Mapping[str, Any],
-    clips: LabelledClips,
-    head: str,
+    clips: Labelled,
+    head: Mapping[str, Any],
     scheme: LabelScheme,
     identity: str,
     command: str,
 ) -> dict[str, Any]:
-    """Return what a head's card says before training; training adds what it found."""
+    """Return what a head's card says before training; training adds what it found.
+
+    Args:
+        options: Every option of the command.
+        clips: What it is trained on.
+        head: What builds the head again, its `name` among it.
+        scheme: The label scheme.
+        identity: From `identity_of`.
+        command: The command line that gives this run.
+    """
     corpora = clips.table["corpus"].value_counts().sort_index()
     spec = ENCODERS.get(clips.settings.encoder)
     licences = {name: CORPORA[name].licence for name in corpora.index if name in CORPORA}
     return {
         "identity": identity,
-        "head": {"name": head, "members": options["ensemble"], "shape": list(clips.features.shape),
-                 "pooled": clips.settings.pool != "none"},
+        "head": dict(head),
         "classes": list(clips.classes),
         "labels": {"name": scheme.name, "mapping": dict(scheme.mapping)},
         "features": asdict(clips.settings),
@@ -148,7 +162,37 @@ def predictions_table(
     return told
 
 
-def write_parts(folder: Path, clips: LabelledClips, split: Split) -> None:
+def write_misclassified(folder: Path, predictions: pd.DataFrame, root: Path) -> int:
+    """List the clips that were misclassified in misclassified.csv, the surest first.
+
+    Args:
+        folder: The run's.
+        predictions: From `predictions_table`.
+        root: Folder that the clips' paths are relative to.
+
+    Returns:
+        How many they are.
+    """
+    rows = []
+    for row in predictions[predictions["label"] != predictions["predicted"]].to_dict("records"):
+        rows.append({
+            "file": str((root / row["path"]).resolve()), "speaker": row["speaker"],
+            "emotion": row["emotion"], "intensity": row["intensity"], "label": row["label"],
+            "predicted": row["predicted"], "p_label": row[f"p_{row['label']}"],
+            "p_predicted": row[f"p_{row['predicted']}"],
+        })  # fmt: skip
+    with (folder / "misclassified.csv").open(
+        "w", newline="", encoding="utf-8", errors="surrogateescape"
+    ) as file:
+        names = ("file", "speaker", "emotion", "intensity", "label", "predicted", "p_label",
+                 "p_predicted")  # fmt: skip
+        writer = csv.DictWriter(file, names)
+        writer.writeheader()
+        writer.writerows(sorted(rows, key=lambda row: -row["p_predicted"]))
+    return len(rows)
+
+
+def write_parts(folder: Path, clips: Labelled, split: Split) -> None:
     """Write who was trained on and who tested, so that later reports can tell."""
     told = clips.table[["corpus", "path", "sha256", "speaker", "recording"]].copy()
     told["label"] = np.array(clips.classes, dtype=object)[clips.table["label"].to_numpy()]
@@ -181,7 +225,7 @@ def read_table(path: Path) -> pd.DataFrame:
     """
     try:
         table = pd.read_csv(
-            path, dtype=dict.fromkeys(_TEXT_COLUMNS, str), keep_default_na=False,
+            path, dtype=dict.fromkeys(_TEXT_COLUMNS, object), keep_default_na=False,
             encoding_errors="surrogateescape",
         )  # fmt: skip
         if not {"path", "corpus", "speaker", "label"} <= set(table):
@@ -189,6 +233,60 @@ def read_table(path: Path) -> pd.DataFrame:
         return table
     except (OSError, ValueError) as error:
         raise HeadError(f"{path}: can't be read ({error}); train again") from error
+
+
+@dataclass
+class Fold:
+    """What training one split gave.
+
+    Attributes:
+        predictions: Of its test part, from `predictions_table`, with the `fold`'s name.
+        training: `label` and `speaker` of the clips that training saw.
+        leakage: What the two share, from `splits.audit`.
+        epochs: Epochs that were trained.
+    """
+
+    predictions: pd.DataFrame
+    training: pd.DataFrame
+    leakage: dict[str, int]
+    epochs: float
+
+
+def fold_folder(run: Path, split: Split, n_splits: int) -> Path:
+    """Return the folder of one split: the run's own, or one in it where there are several."""
+    return run if n_splits == 1 else run / re.sub(r"[^\w.-]", "_", split.name)
+
+
+def finished_fold(clips: Labelled, split: Split, folder: Path, epochs: float) -> Fold:
+    """Read back what a trained split's folder says."""
+    training = clips.table.iloc[np.concatenate([split.train, split.val])][["label", "speaker"]]
+    names = np.array(clips.classes, dtype=object)
+    return Fold(
+        predictions=read_table(folder / "predictions.csv").assign(fold=split.name),
+        training=training.assign(label=names[training["label"].to_numpy()], fold=split.name),
+        leakage=audit(split, clips.table),
+        epochs=epochs,
+    )
+
+
+def report_of(folds: Sequence[Fold], clips: Labelled, title: str, seed: int) -> Report:
+    """Score the folds of a run together."""
+    leakage = {name: sum(fold.leakage[name] for fold in folds) for name in folds[0].leakage}
+    warnings = []
+    if clips.demo:
+        warnings.append("These are synthetic demo clips: the score says nothing about real speech.")
+    if not clips.trained:
+        warnings.append(
+            f"The encoder {clips.settings.encoder} has untrained, seeded weights: a control."
+        )
+    predictions = pd.concat([fold.predictions for fold in folds], ignore_index=True)
+    training = pd.concat([fold.training for fold in folds], ignore_index=True)
+    if len(folds) == 1:
+        predictions, training = predictions.drop(columns="fold"), training.drop(columns="fold")
+    return evaluate(
+        title, predictions, clips.classes,
+        training=training, leakage=leakage, warnings=warnings, seed=seed,
+    )  # fmt: skip
 
 
 def write_json(path: Path, told: dict[str, Any]) -> None:

@@ -8,7 +8,6 @@ import importlib.util
 import json
 import logging
 import os
-import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -36,6 +35,7 @@ from ser_embed.fit import (
     EarlyStopping,
     FitSettings,
     History,
+    balanced_weights,
     fit,
     log_probabilities,
     temperature_of,
@@ -43,19 +43,21 @@ from ser_embed.fit import (
 from ser_embed.heads import HEADS, build_head, calibrated, default_head, save_head
 from ser_embed.labels import load_scheme
 from ser_embed.networks import Ensemble
-from ser_embed.report import Report, evaluate
 from ser_embed.runs import (
+    Fold,
+    finished_fold,
     finished_result,
+    fold_folder,
     identity_of,
     make_card,
     predictions_table,
-    read_table,
+    report_of,
     run_name,
     write_history,
     write_json,
     write_parts,
 )
-from ser_embed.splits import Split, audit, make_splits, rotations
+from ser_embed.splits import Split, make_splits, rotations
 
 __all__ = ["TrainConfig", "main", "train"]
 
@@ -74,8 +76,8 @@ class TrainConfig(Options):
     early_stop: bool = False
     """Stop when validation says so; without it all epochs are trained and the last is kept."""
     stop_rule: Literal["patience", "paper"] = "patience"
-    """patience watches validation UAR and keeps the best epoch; paper stops when the validation
-    loss exceeds the training loss."""
+    """patience watches validation UAR and keeps the best epoch;
+    paper stops when the validation loss exceeds the training loss."""
     patience: int = 15
     """Epochs without improvement before stopping."""
     labels: str = "sentiment3"
@@ -123,18 +125,7 @@ def _class_weights(config: TrainConfig, classes: Sequence[str], labels: np.ndarr
                 f"these classes are {', '.join(classes)}"
             )
         return np.array([PAPER_WEIGHTS[name] for name in classes])
-    counts = np.bincount(labels, minlength=len(classes))
-    return len(labels) / (len(classes) * np.maximum(counts, 1))
-
-
-@dataclass
-class _Fold:
-    """What training one split gave."""
-
-    predictions: pd.DataFrame
-    training: pd.DataFrame
-    leakage: dict[str, int]
-    epochs: int
+    return balanced_weights(labels, len(classes))
 
 
 def _train_fold(
@@ -144,7 +135,7 @@ def _train_fold(
     folder: Path,
     card: dict[str, Any],
     on_epoch: Callable[[int, History], None],
-) -> _Fold:
+) -> Fold:
     folder.mkdir(parents=True, exist_ok=True)
     labels = clips.table["label"].to_numpy()
     head_name, pooled = card["head"]["name"], card["head"]["pooled"]
@@ -185,7 +176,7 @@ def _train_fold(
     save_head(folder, head, card)  # last: a fold with a card is done
     for state in folder.glob("resume-*.safetensors"):
         state.unlink()
-    return _finished_fold(clips, split, folder, epochs)
+    return finished_fold(clips, split, folder, epochs)
 
 
 def _train_member(
@@ -220,17 +211,6 @@ def _train_member(
     return history, val, {"class_weights": weights.tolist(), **asdict(settings)}
 
 
-def _finished_fold(clips: LabelledClips, split: Split, folder: Path, epochs: int) -> _Fold:
-    training = clips.table.iloc[np.concatenate([split.train, split.val])][["label", "speaker"]]
-    names = np.array(clips.classes, dtype=object)
-    return _Fold(
-        predictions=read_table(folder / "predictions.csv").assign(fold=split.name),
-        training=training.assign(label=names[training["label"].to_numpy()], fold=split.name),
-        leakage=audit(split, clips.table),
-        epochs=epochs,
-    )
-
-
 # --- the run ---------------------------------------------------------------------------------
 
 
@@ -257,12 +237,18 @@ def train(config: TrainConfig) -> Outcome:
         if not config.json:
             print(f"report: {folder / 'report.md'}")
         return Outcome(finished)
-    card = make_card(options, clips, head, scheme, identity, command_line(PROG, config))
+    built = {
+        "name": head, "members": config.ensemble, "shape": list(clips.features.shape),
+        "pooled": settings.pool != "none",
+    }  # fmt: skip
+    card = make_card(options, clips, built, scheme, identity, command_line(PROG, config))
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "started.json", {"identity": identity})
     started = time.perf_counter()
     folds = [_fold(clips, split, config, folder, card, len(splits)) for split in splits]
-    report = _report(folds, clips, config)
+    corpora = ", ".join(sorted(clips.table["corpus"].unique()))
+    title = f"{Path(config.labels).stem} on {corpora}, split {config.split}"
+    report = report_of(folds, clips, title, config.seed)
     report.save(folder, pd.concat([fold.predictions for fold in folds], ignore_index=True))
     epochs: Any = folds[0].epochs if len(folds) == 1 else [fold.epochs for fold in folds]
     result = {"run": str(folder), "epochs": epochs, "test": report.scores}
@@ -303,11 +289,11 @@ def _announce(clips: LabelledClips, splits: list[Split], head: str) -> None:
 
 def _fold(
     clips: LabelledClips, split: Split, config: TrainConfig, run: Path, card: dict[str, Any], n: int
-) -> _Fold:
-    folder = run if n == 1 else run / re.sub(r"[^\w.-]", "_", split.name)
+) -> Fold:
+    folder = fold_folder(run, split, n)
     if (folder / "card.json").is_file():  # done before the run was stopped
         card = json.loads((folder / "card.json").read_text())
-        return _finished_fold(clips, split, folder, card["training"]["epochs"])
+        return finished_fold(clips, split, folder, card["training"]["epochs"])
     bar = tqdm(total=config.epochs, desc=split.name, unit="epoch", disable=hide_bar(config))
     writer = _tensorboard(folder)
     with bar:
@@ -336,31 +322,6 @@ def _tensorboard(folder: Path) -> Any:
     from torch.utils.tensorboard import SummaryWriter
 
     return SummaryWriter(str(folder / "tensorboard"))
-
-
-def _report(folds: list[_Fold], clips: LabelledClips, config: TrainConfig) -> Report:
-    leakage = {name: sum(fold.leakage[name] for fold in folds) for name in folds[0].leakage}
-    warnings = []
-    if clips.demo:
-        warnings.append("These are synthetic demo clips: the score says nothing about real speech.")
-    if not clips.trained:
-        warnings.append(
-            f"The encoder {clips.settings.encoder} has untrained, seeded weights: a control."
-        )
-    corpora = ", ".join(sorted(clips.table["corpus"].unique()))
-    predictions = pd.concat([fold.predictions for fold in folds], ignore_index=True)
-    training = pd.concat([fold.training for fold in folds], ignore_index=True)
-    if len(folds) == 1:
-        predictions, training = predictions.drop(columns="fold"), training.drop(columns="fold")
-    return evaluate(
-        f"{Path(config.labels).stem} on {corpora}, split {config.split}",
-        predictions,
-        clips.classes,
-        training=training,
-        leakage=leakage,
-        warnings=warnings,
-        seed=config.seed,
-    )
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -4,6 +4,7 @@ import hashlib
 import importlib.util
 import json
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -12,10 +13,12 @@ import pytest
 import transformers
 from safetensors import safe_open
 
-from ser_embed.bundled import BUNDLED_ENCODERS, BUNDLED_HEADS, DEMO_CORPUS
+from ser_embed import checkpoints
+from ser_embed.bundled import BUNDLED_ENCODERS, BUNDLED_HEADS, DEMO_CORPUS, changed_files
 from ser_embed.checkpoints import ENCODERS
 from ser_embed.corpora import read_corpus
 from ser_embed.encoder import load_encoder
+from ser_embed.errors import EncoderError
 from ser_embed.heads import read_card
 from ser_embed.labels import load_scheme
 from ser_embed.predict import Classifier
@@ -139,3 +142,28 @@ def test_a_head_knows_real_clips(name: str, shared: Path) -> None:
         classifier.classify_file(clip.path).label == scheme.mapping[clip.emotion] for clip in clips
     ]
     assert np.mean(right) > 0.5
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_encoder_ships_with_its_sums(name: str) -> None:
+    """After a new one was made: sha256sum *.json model.safetensors > SHA256SUMS."""
+    folder = BUNDLED_ENCODERS / name
+    assert changed_files(folder) == []
+    listed = (folder / "SHA256SUMS").read_text().split()[1::2]
+    assert sorted(listed) == ["config.json", "model.safetensors", "preprocessor_config.json"]
+
+
+@pytest.mark.parametrize(
+    ("file", "place"), [("config.json", 100), ("preprocessor_config.json", 60), ("SHA256SUMS", 3)]
+)
+def test_a_damaged_encoder_is_refused_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str, place: int
+) -> None:
+    folder = tmp_path / "mini"
+    shutil.copytree(BUNDLED_ENCODERS / "mini", folder)
+    data = bytearray((folder / file).read_bytes())
+    data[place] ^= 1
+    (folder / file).write_bytes(bytes(data))
+    monkeypatch.setattr(checkpoints, "BUNDLED_ENCODERS", tmp_path)
+    with pytest.raises(EncoderError, match=r"is damaged: .* changed since it was made"):
+        load_encoder("mini")

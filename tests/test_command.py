@@ -4,6 +4,7 @@ import json
 import os
 import shlex
 import signal
+import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -16,6 +17,8 @@ import tyro
 
 from ser_embed import demo
 from ser_embed.command import Options, command_line, hide_bar
+
+PROJECT = Path(__file__).resolve().parent.parent
 
 PROGRAM = '''
 import errno, logging, os, signal, sys
@@ -55,6 +58,9 @@ def work(config):
     if config.what == "interrupt":
         os.kill(os.getpid(), signal.SIGINT)
         signal.pause()
+    if config.what == "pipe":
+        for _ in range(100_000):
+            print("a line that nobody reads")
     if config.what == "bug":
         raise ZeroDivisionError("a mistake of ours")
     name = os.fsdecode(b"Enrag\\xe9.wav") if config.what == "bytes" else "wütend.wav"
@@ -176,6 +182,31 @@ def test_help_names_every_option_with_its_text(do: Callable[..., CompletedProces
     assert done.returncode == 0
     for words in ("usage: prog", "Do one thing.", "Seed of the draws.", "--json", "--quiet"):
         assert words in done.stdout
+
+
+def test_help_shows_a_default_only_where_it_tells_something(
+    do: Callable[..., CompletedProcess[str]],
+) -> None:
+    text = do("--help").stdout
+    assert "[WHAT]" in text.splitlines()[0]
+    assert "(default: done)" in text
+    assert "(default: 0)" in text
+    assert text.count("(default:") == 2  # a flag's own default is what it isn't
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such pipes")
+@pytest.mark.parametrize("args", ["--help", "pipe"])
+def test_a_reader_that_has_gone_is_no_error_in_words(
+    do: Callable[..., CompletedProcess[str]], tmp_path: Path, args: str
+) -> None:
+    do("done")  # writes the program
+    done = subprocess.run(
+        f"{sys.executable} {tmp_path / 'program.py'} {args} | true",
+        shell=True, capture_output=True, text=True, check=False,
+        env={**os.environ, "PYTHONPATH": str(PROJECT)},
+    )  # fmt: skip
+    assert "Traceback" not in done.stderr
+    assert "Broken pipe" not in done.stderr
 
 
 @pytest.mark.skipif(

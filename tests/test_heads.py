@@ -14,7 +14,15 @@ from torch import nn
 
 from ser_embed.errors import HeadError
 from ser_embed.features import pool_time
-from ser_embed.heads import HEADS, build_head, default_head, load_head, read_card, save_head
+from ser_embed.heads import (
+    HEADS,
+    build_head,
+    default_head,
+    load_head,
+    read_card,
+    save_head,
+    sealed,
+)
 
 # Head, shape of one clip, pooled.
 CASES: list[tuple[str, tuple[int, ...], bool]] = [
@@ -172,6 +180,22 @@ def test_conv_is_the_papers() -> None:
     assert into_linear == [(1024,)]
 
 
+@pytest.mark.parametrize("shape", [(44, 32), (60, 70), (149, 32), (249, 45), (333, 768)])
+def test_conv_averages_other_images_down_to_the_papers(shape: tuple[int, ...]) -> None:
+    head = build_head("conv", shape, 3, False, seed=0).eval()
+    into_linear: list[torch.Tensor] = []
+    head.hidden.register_forward_pre_hook(  # type: ignore[union-attr]
+        lambda _m, inputs: into_linear.append(inputs[0])
+    )
+    batch = clips(shape, 2)
+    head(batch, torch.tensor([shape[0]] * 2))
+    image = head.blocks(batch.unsqueeze(1))  # type: ignore[operator]
+    wanted = nn.functional.adaptive_avg_pool2d(image, (8, 1)).flatten(1)
+    if image.shape[2:] == (8, 1):  # the paper's own: nothing may change
+        assert torch.equal(into_linear[0], wanted)
+    torch.testing.assert_close(into_linear[0], wanted)
+
+
 def test_temporal_halves_time_three_times() -> None:
     head = build_head("temporal", (149, 32), 3, False, seed=0).eval()
     times = outputs_of(head, (nn.Conv1d,))
@@ -311,7 +335,7 @@ def copied(checkpoint: Path, tmp_path: Path) -> Path:
 
 
 def change(folder: Path, edit: Callable[[dict[str, Any]], object]) -> None:
-    card = json.loads((folder / "card.json").read_text())
+    card = read_card(folder)
     edit(card)
     (folder / "card.json").write_text(json.dumps(card))
 
@@ -331,6 +355,9 @@ def test_one_changed_byte_of_the_weights_is_found(copied: Path, place: int) -> N
         lambda card: card["head"].update(shape=[1, 13]),
         lambda card: card["head"].update(shape=[]),
         lambda card: card["head"].update(shape=[1, 10**40]),
+        lambda card: card["head"].update(shape=[1, 10**11]),
+        lambda card: card["head"].update(members=10**9),
+        lambda card: card["head"].update(members=2),
         lambda card: card["head"].update(name="layers", shape=[]),
         lambda card: card["head"].update(name="layers"),
         lambda card: card["head"].pop("pooled"),
@@ -346,6 +373,24 @@ def test_a_card_that_does_not_fit_the_weights(
     change(copied, edit)
     with pytest.raises(HeadError, match=f"{copied}: the weights don't fit card.json"):
         load_head(copied)
+
+
+@pytest.mark.parametrize("classes", [["neutral", "positive", "negative"], ["a", "b", "c"]])
+def test_a_card_that_was_changed_is_refused(copied: Path, classes: list[str]) -> None:
+    """Other names of the classes fit the weights as well."""
+    path = copied / "card.json"
+    card = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps({**card, "classes": classes}), encoding="utf-8")
+    with pytest.raises(HeadError, match=r"card\.json: changed since it was written"):
+        load_head(copied)
+    path.write_text(sealed({**card, "classes": classes}), encoding="utf-8")
+    assert load_head(copied)[1]["classes"] == classes
+
+
+def test_a_card_of_before_there_was_a_seal_is_read(copied: Path) -> None:
+    card = read_card(copied)
+    (copied / "card.json").write_text(json.dumps(card), encoding="utf-8")
+    assert read_card(copied) == card
 
 
 def test_a_card_of_a_newer_version(copied: Path) -> None:

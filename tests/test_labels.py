@@ -251,3 +251,10 @@ def test_no_mapping_file_raises_anything_but_a_label_error(
     except LabelError:
         return
     assert len(set(scheme.classes)) == len(scheme.classes) >= 2
+
+
+def test_a_mapping_file_of_brackets_is_none(tmp_path: Path) -> None:
+    file = tmp_path / "deep.json"
+    file.write_text("[" * 100_000, encoding="utf-8")
+    with pytest.raises(LabelError, match="not a mapping file"):
+        load_scheme(str(file))

@@ -10,16 +10,22 @@ from pathlib import Path
 import pytest
 
 ORDER = (
-    "errors", "command", "bundled", "labels", "naming", "audio", "conditions", "descriptors",
-    "speech", "pretrain", "listing", "corpora", "demo", "backends", "features", "checkpoints",
-    "encoder", "table", "store", "ledger", "builder", "writer", "workers", "reading", "extract",
-    "data", "splits", "networks", "heads", "plots", "report", "breakdown", "fit", "runs",
-    "paired", "originals", "page", "train", "predict", "evaluate", "robustness", "crosscorpus",
-    "microphone", "screen", "live",
+    "errors", "command", "bundled", "labels", "naming", "cutting", "audio", "conditions",
+    "descriptors", "speech", "pretrain", "listing", "corpora", "archives", "transfer",
+    "sources", "download", "demo", "backends", "features", "checkpoints", "graph", "encoder",
+    "table", "shards", "store", "ledger", "builder", "writer", "sharding", "index", "workers",
+    "reading", "encoding", "blocks", "distributed", "extract", "data", "splits", "networks",
+    "heads", "endtoend", "plots", "report", "breakdown", "fit", "runs", "paired", "originals",
+    "page", "train", "recipes", "augment", "recordings", "trace", "trainer", "tuning",
+    "finetune", "predict", "parity", "hub_model", "hub", "onnxfile", "export", "evaluate",
+    "robustness", "crosscorpus", "microphone", "speech_gate", "segments", "segmenter", "screen",
+    "live", "markup", "tabs", "web", "__main__",
 )  # fmt: skip
 
-COMMANDS = ("extract", "train", "evaluate", "predict", "corpora", "store", "demo", "live",
-            "pretrain", "robustness", "crosscorpus")  # fmt: skip
+COMMANDS = (
+    "extract", "train", "evaluate", "predict", "export", "corpora", "store", "demo", "live",
+    "pretrain", "finetune", "web", "download", "robustness", "crosscorpus",
+)  # fmt: skip
 
 
 def test_every_module_has_its_place(project: Path) -> None:
@@ -124,6 +130,6 @@ def test_the_top_level_holds_only_what_belongs_there(project: Path) -> None:
     top = {line.split("/")[0] for line in listed.stdout.splitlines()}
     assert top <= {
         ".ci", ".gitignore", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "Main.py", "Makefile",
-        "README.md", "artifacts", "benchmarks", "docs", "notebooks", "pyproject.toml", "ser_embed",
-        "setup.cfg", "tests",
+        "README.md", "artifacts", "benchmarks", "docs", "examples", "fuzz", "notebooks",
+        "pyproject.toml", "ser_embed", "setup.cfg", "tests",
     }  # fmt: skip

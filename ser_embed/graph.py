@@ -1,0 +1,118 @@
+"""The whole classifier as one torch module: waveforms in, probabilities out.
+
+What `export.py` writes as ONNX, and what a folder for transformers runs (`hub.py`, which takes
+this file as it is: torch alone). Its steps are the encoder's, `features.normalise`,
+`features.pool_time` and `heads.calibrated` in operations that a graph can hold.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+__all__ = ["Graph", "HiddenStates", "pool_states", "scale_states", "unit_variance"]
+
+
+class HiddenStates(nn.Module):
+    """A transformers model cut down to the layers asked for: (B, S) -> (B, L, T, D)."""
+
+    def __init__(self, model: Any, layer: int | str) -> None:
+        super().__init__()
+        self.all_layers = layer == "all"
+        self.logits = layer == "logits"
+        if isinstance(layer, int):
+            stack = model.encoder
+            if layer < len(stack.layers) and getattr(model.config, "do_stable_layer_norm", False):
+                # The final norm belongs to the last layer alone.
+                stack.layer_norm = nn.Identity()
+            stack.layers = stack.layers[:layer]
+        self.model = model
+
+    def forward(self, waveforms: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+        """Return hidden states; `mask` (B, S) is false on padding."""
+        out = self.model(
+            waveforms,
+            attention_mask=None if mask is None else mask.long(),
+            output_hidden_states=self.all_layers,
+        )
+        if self.all_layers:
+            states = (*out.hidden_states[:-1], out.last_hidden_state)
+            return torch.stack(states, dim=1)  # (B, L, T, D)
+        return (out.logits if self.logits else out.last_hidden_state).unsqueeze(1)  # (B, 1, T, D)
+
+
+def unit_variance(waveforms: torch.Tensor) -> torch.Tensor:
+    """Scale each clip of (B, S) to zero mean and unit variance (epsilon 1e-7)."""
+    centred = waveforms - waveforms.mean(1, keepdim=True)
+    return centred / (centred.square().mean(1, keepdim=True) + 1e-7).sqrt()
+
+
+def scale_states(states: torch.Tensor, norm: str) -> torch.Tensor:
+    """Scale hidden states (..., T, D) to [-1, 1] by frame or clip, see `features.normalise`."""
+    if norm == "none":
+        return states
+    axes = (-1,) if norm == "frame" else (-2, -1)
+    low, high = states.amin(axes, keepdim=True), states.amax(axes, keepdim=True)
+    extent = high - low
+    flat = extent == 0
+    scaled = 2 * (states - low) / torch.where(flat, 1.0, extent) - 1
+    return torch.where(flat, 0.0, scaled)
+
+
+def pool_states(features: torch.Tensor, pool: str) -> torch.Tensor:
+    """Pool features (..., T, D) over time: see `features.pool_time`."""
+    if pool == "none":
+        return features
+    mean = features.mean(-2)
+    if pool == "mean":
+        return mean
+    deviation = (features - mean.unsqueeze(-2)).square().mean(-2).sqrt()
+    return torch.cat([mean, deviation], dim=-1)
+
+
+class Graph(nn.Module):
+    """From waveforms of one length to the probabilities of a run's heads, averaged.
+
+    Args:
+        encoder: Maps waveforms (B, S) to hidden states (B, L, T, D).
+        heads: One, or those of all folds.
+        temperatures: One a head.
+        scales_input: Whether each clip is scaled to zero mean and unit variance.
+        settings: The `features` of the heads' card: layer, norm, pool and dtype count.
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        heads: Sequence[nn.Module],
+        temperatures: Sequence[float],
+        scales_input: bool,
+        settings: dict[str, Any],
+    ) -> None:
+        super().__init__()
+        self.encoder, self.heads = encoder, nn.ModuleList(heads)
+        self.temperatures, self.scales_input = list(temperatures), scales_input
+        self.norm, self.pool = settings["norm"], settings["pool"]
+        self.one_layer = settings["layer"] != "all"
+        self.rounds = settings["dtype"] == "float16"
+
+    def features(self, waveforms: torch.Tensor) -> torch.Tensor:
+        """Return what the heads take: (B, T, D), (B, L, T, D), or pooled (B, L, D)."""
+        states = self.encoder(unit_variance(waveforms) if self.scales_input else waveforms)
+        features = pool_states(scale_states(states, self.norm), self.pool)
+        if self.pool == "none" and self.one_layer:
+            features = features[:, 0]  # (B, 1, T, D) -> (B, T, D)
+        # Through the stored type, so that the heads see what they were trained on.
+        return features.half().float() if self.rounds else features
+
+    def forward(self, waveforms: torch.Tensor) -> torch.Tensor:
+        """Map waveforms (B, S) float32 at 16 kHz to probabilities (B, C)."""
+        features = self.features(waveforms)
+        n_clips, n_frames = features.shape[0], features.shape[-2]  # one length: all are valid
+        frames = torch.full((n_clips,), n_frames, device=features.device)
+        each = [
+            (head(features, frames) / temperature).softmax(-1)
+            for head, temperature in zip(self.heads, self.temperatures, strict=True)
+        ]
+        return torch.stack(each).mean(0)

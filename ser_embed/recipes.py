@@ -1,0 +1,106 @@
+"""Published settings of fine-tuning, as data: each is a starting point whose values are options.
+
+- `crema21`: 21 classes of emotion and intensity, wav2vec2-base, on CREMA-D;
+- `ravdess8`: the model card of wav2vec2-lg-xlsr-en-speech-emotion-recognition, on RAVDESS. Its
+  Adam without weight decay is AdamW with a decay of zero;
+- `mlp4`: a comparison of encoders under one head, four classes, clips of 6 s; these are the
+  values of its wav2vec2-base.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal
+
+from ser_embed.endtoend import NetworkKind
+
+__all__ = ["RECIPES", "Augmentation", "Disturbance", "Precision", "Recipe", "fill_in"]
+
+Disturbance = Literal["noise", "pitch", "stretch", "mask"]
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How training clips are disturbed; nothing else ever is.
+
+    Attributes:
+        kinds: Which of the disturbances, each drawn by itself.
+        noise: Lowest and highest amplitude of Gaussian noise.
+        pitch: Semitones up or down, at most.
+        stretch: Slowest and fastest rate of speech, without a change of pitch.
+        mask: Largest share of the clip that is silenced.
+        probability: Of each disturbance.
+    """
+
+    kinds: tuple[Disturbance, ...]
+    noise: tuple[float, float] = (0.001, 0.015)
+    pitch: float = 4.0
+    stretch: tuple[float, float] = (0.8, 1.25)
+    mask: float = 0.2
+    probability: float = 0.5
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Settings of a fine-tuning.
+
+    Attributes:
+        encoder: Key of `ENCODERS`, hub id or folder.
+        network: What stands on the encoder, see `endtoend`.
+        labels: Label scheme.
+        seconds: Clip length.
+        lr: Learning rate.
+        batch_size: Clips a batch.
+        accumulate: Batches whose gradients are summed to one step.
+        epochs: Passes over the training clips.
+        weight_decay: AdamW's.
+        schedule: How the learning rate falls.
+        eval_steps: Steps between two evaluations; 0 for once an epoch.
+        precision: Arithmetic of training; auto is half precision where the hardware has it.
+        dropout: Of the `mlp` network's layers.
+        augment: Disturbances of training clips.
+        seed: Of everything random.
+    """
+
+    encoder: str
+    network: NetworkKind
+    labels: str
+    seconds: float
+    lr: float
+    batch_size: int
+    accumulate: int
+    epochs: int
+    weight_decay: float
+    schedule: Literal["linear", "cosine", "constant"]
+    eval_steps: int
+    precision: Precision
+    dropout: float
+    augment: tuple[Disturbance, ...]
+    seed: int
+
+
+RECIPES: dict[str, Recipe] = {
+    "crema21": Recipe(
+        encoder="wav2vec2-base", network="classification", labels="intensity21", seconds=5.0,
+        lr=1e-5, batch_size=4, accumulate=1, epochs=15, weight_decay=0.01, schedule="linear",
+        eval_steps=500, precision="fp32", dropout=0.0, augment=("noise", "pitch", "stretch"),
+        seed=0,
+    ),
+    "ravdess8": Recipe(
+        encoder="xlsr-53-english", network="classification", labels="emotion8", seconds=5.0,
+        lr=1e-4, batch_size=4, accumulate=2, epochs=3, weight_decay=0.0, schedule="linear",
+        eval_steps=30, precision="auto", dropout=0.0, augment=(), seed=42,
+    ),
+    "mlp4": Recipe(
+        encoder="wav2vec2-base", network="mlp", labels="emotion4", seconds=6.0,
+        lr=1e-4, batch_size=32, accumulate=1, epochs=30, weight_decay=0.01, schedule="constant",
+        eval_steps=0, precision="fp32", dropout=0.3, augment=("noise",), seed=0,
+    ),
+}  # fmt: skip
+"""The recipes by name."""
+
+
+def fill_in(recipe: Recipe, given: Mapping[str, Any]) -> Recipe:
+    """Return the recipe with the values that are given, and not None, in place of its own."""
+    known = {field.name for field in fields(Recipe)}
+    return replace(recipe, **{k: v for k, v in given.items() if k in known and v is not None})
