@@ -31,11 +31,11 @@ from ser_embed.breakdown import (
 )
 from ser_embed.errors import AudioError
 from ser_embed.features import FeatureSettings
+from ser_embed.originals import find_originals
 from ser_embed.paired import Comparison
 from ser_embed.plots import plot_history, plot_reliability, plot_risk_coverage
 from ser_embed.report import Report
 from ser_embed.runs import read_table
-from ser_embed.originals import find_originals
 
 __all__ = ["Evaluated", "write_page"]
 

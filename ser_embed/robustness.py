@@ -34,11 +34,11 @@ from ser_embed.command import (
 from ser_embed.conditions import CONDITIONS
 from ser_embed.errors import AudioError, HeadError
 from ser_embed.heads import read_card
+from ser_embed.originals import find_originals, roots_of
 from ser_embed.plots import plot_intervals, save_plot
 from ser_embed.predict import Classifier, head_folders
 from ser_embed.report import Report, confusion, evaluate, resampled, uar_of
 from ser_embed.runs import read_table, write_json
-from ser_embed.originals import find_originals, roots_of
 
 __all__ = ["RobustnessConfig", "main", "robustness"]
 
@@ -245,7 +245,8 @@ def _markdown(told: Mapping[str, Any]) -> str:
             f"| {row['told']} | {row['uar']:.3f} [{low:.3f}, {high:.3f}] | {row['wa']:.3f} | "
             f"{against} | {row['clips']} |"
         )
-    lines += ["", "![UAR by condition](robustness.png)", "", f"    {told['command']}", ""]
+    lines += ["", "![UAR by condition](robustness.png)", ""]
+    lines += [*(f"    {command}" for command in told["commands"]), ""]
     return "\n".join(lines)
 
 
@@ -267,7 +268,8 @@ def robustness(config: RobustnessConfig) -> Outcome:
         log.warning("the audio of %d test clips was not found: left out", missing)
     out = config.out or config.run / "robustness"
     said = _said(config, names, folds, _Answers(out / "answers.jsonl"))
-    classes = tuple(folds[0].card["classes"])
+    card = folds[0].card
+    classes = tuple(card["classes"])
     training = pd.concat([fold.training for fold in folds], ignore_index=True)
     answered = {name: _scored(clips, rows, classes, training, name)
                 for name, rows in said.items() if rows}  # fmt: skip
@@ -275,7 +277,7 @@ def robustness(config: RobustnessConfig) -> Outcome:
         raise AudioError(f"{config.run}: none of its {len(clips)} test clips can be classified")
     clean = answered["clean"].report
     told: dict[str, Any] = {
-        "run": config.run.name, "command": command_line(PROG, config),
+        "run": config.run.name, "commands": [card["command"], command_line(PROG, config)],
         "heads": [fold.card["weights_sha256"] for fold in folds], "clips": len(clips),
         "of": whole, "missing": missing, "ci_by": clean.ci_by,
         "guess": max(scores["uar"] for scores in clean.baselines.values()),
