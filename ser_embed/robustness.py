@@ -7,7 +7,6 @@ that the same command goes on where it stopped, and a second call is quick.
 
 import json
 import logging
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -200,8 +199,7 @@ def _loss(
     both = clean.predictions.index.intersection(other.predictions.index)
     index = {name: i for i, name in enumerate(classes)}
     first, second = (one.predictions.loc[both] for one in (clean, other))
-    truth = first["label"].map(index).to_numpy()
-    n = len(classes)
+    truth, n = first["label"].map(index).to_numpy(), len(classes)
     guesses = [one["predicted"].map(index).to_numpy() for one in (first, second)]
     uars = [float(uar_of(confusion(truth, guess, n))) for guess in guesses]
     before, after = (
@@ -349,4 +347,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())
