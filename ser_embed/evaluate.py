@@ -3,12 +3,13 @@
 `python -m ser_embed.evaluate RUN` scores the test part it was trained beside;
 `python -m ser_embed.evaluate RUN STORE...` scores every clip of other stores, which says how the
 run does on another corpus, and what of it training has heard. A fine-tuned run takes audio and
-no stores: `python -m ser_embed.evaluate RUN --audio ROOT --corpus NAME`.
+no stores: `python -m ser_embed.evaluate RUN --audio ROOT --corpus NAME`. `--html` makes a page of
+it, `--against OTHER` says whether the run is better than another on the clips both were tested on.
 """
 
 import logging
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,6 +26,8 @@ from ser_embed.features import FeatureSettings
 from ser_embed.fit import log_probabilities
 from ser_embed.heads import calibrated, load_head, read_card
 from ser_embed.labels import LabelScheme
+from ser_embed.page import Evaluated, write_page
+from ser_embed.paired import compare
 from ser_embed.predict import head_folders, settings_of
 from ser_embed.recordings import Recordings, read_recordings
 from ser_embed.report import evaluate
@@ -62,6 +65,15 @@ class EvaluateConfig(Options):
     """Where the run's own stores are looked for."""
     out: Path | None = None
     """Folder of the report. Default: evaluation-<stores> in the run's folder."""
+    html: bool = False
+    """Write the report as one page too: page.html, with all its pictures inside."""
+    roots: tuple[Path, ...] = ()
+    """Folders in which the page finds the worst mistakes' audio. Default: where the stores were
+    extracted from."""
+    sound: bool = True
+    """Whether the page holds the audio of the worst mistakes: it is others' voices."""
+    against: Path | None = None
+    """Folder of another run, or of an evaluation of one, to compare with."""
 
 
 def _matching(paths: list[Path], settings: FeatureSettings, corpora: set[str]) -> list[Path]:
@@ -243,9 +255,41 @@ def score(config: EvaluateConfig) -> Outcome:
     report.save(out, scored.predictions)
     if not config.json:
         report.show(out / "report.md")
+    told = Evaluated(report, scored.predictions, scored.training, config.run, folders, cards,
+                     card["split"]["seed"])  # fmt: skip
+    extras = _extras(config, told, out, _roots(clips))
     epochs: Any = [one["training"]["epochs"] for one in cards]
     epochs = epochs[0] if len(epochs) == 1 else epochs
-    return Outcome({"run": str(config.run), "epochs": epochs, "test": report.scores})
+    return Outcome({"run": str(config.run), "epochs": epochs, "test": report.scores, **extras})
+
+
+def _roots(clips: LabelledClips | Recordings) -> list[Path]:
+    if isinstance(clips, Recordings):
+        return [clips.root]
+    return list(dict.fromkeys(Path(store.root) for store in clips.features.stores))
+
+
+def _extras(
+    config: EvaluateConfig, told: Evaluated, out: Path, roots: list[Path]
+) -> dict[str, Any]:
+    """Compare with another run and write the page, as asked; return what `--json` says of it."""
+    result: dict[str, Any] = {}
+    comparison = None
+    if config.against:
+        comparison = compare(
+            told.report, told.predictions, config.run.name, config.against, told.seed
+        )
+        path = comparison.save(out)
+        result["against"] = asdict(comparison)
+        if not config.json:
+            print(f"{comparison.verdict}\ncomparison: {path}")
+    if config.html:
+        where = list(config.roots) or roots if config.sound else []
+        played = write_page(out / "page.html", told, where, comparison)
+        result["page"] = str(out / "page.html")
+        if not config.json:
+            print(f"page: {out / 'page.html'} (players: {played})")
+    return result
 
 
 def main(argv: list[str] | None = None) -> int:

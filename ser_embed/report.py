@@ -15,7 +15,9 @@ import pandas as pd
 
 from ser_embed.plots import plot_confusion, plot_groups, plot_reliability, save_plot
 
-__all__ = ["Report", "confusion", "evaluate", "expected_calibration_error", "uar_of"]
+__all__ = [
+    "Report", "confusion", "evaluate", "expected_calibration_error", "resampled", "uar_of",
+]  # fmt: skip
 
 RESAMPLES = 2000  # of the speakers, for the interval
 BINS = 15  # of confidence, for the calibration error (Guo et al. 2017)
@@ -248,10 +250,17 @@ def _per_class(matrix: np.ndarray, classes: Sequence[str]) -> dict[str, dict[str
     }  # fmt: skip
 
 
-def _interval(
+def resampled(
     speakers: pd.Series, truth: np.ndarray, predicted: np.ndarray, n_classes: int, seed: int
-) -> tuple[tuple[float, float], str]:
-    """Resample speakers with replacement: a new recording comes from a new speaker."""
+) -> tuple[np.ndarray, str]:
+    """Resample speakers with replacement: a new recording comes from a new speaker.
+
+    Clips (N,) are resampled where there are no two speakers, or one is unknown. Two sets of
+    predictions of the same clips are resampled alike, so their matrices pair up.
+
+    Returns:
+        Confusion matrices (2000, C, C), and what was resampled.
+    """
     names, which = np.unique(speakers.to_numpy(dtype=str), return_inverse=True)
     by = "speakers"
     if len(names) < 2 or "" in names:
@@ -261,7 +270,13 @@ def _interval(
     np.add.at(per_group, (which, truth, predicted), 1)
     rng = np.random.default_rng(seed)
     times = rng.multinomial(n, np.full(n, 1 / n), RESAMPLES)  # how often each is drawn
-    matrices = np.einsum("rn,nij->rij", times, per_group, optimize=True)
+    return np.einsum("rn,nij->rij", times, per_group, optimize=True), by
+
+
+def _interval(
+    speakers: pd.Series, truth: np.ndarray, predicted: np.ndarray, n_classes: int, seed: int
+) -> tuple[tuple[float, float], str]:
+    matrices, by = resampled(speakers, truth, predicted, n_classes, seed)
     low, high = np.percentile(uar_of(matrices), [2.5, 97.5])
     return (float(low), float(high)), by
 

@@ -38,6 +38,9 @@ _TEXT_COLUMNS = (
     "path", "corpus", "speaker", "gender", "emotion", "intensity", "label", "predicted", "sha256",
     "recording", "part",
 )  # fmt: skip
+_OF_THE_CLIP = (
+    "path", "corpus", "speaker", "gender", "emotion", "intensity", "seconds", "sha256",
+)  # fmt: skip
 # Options that change no weight.
 _IRRELEVANT = {
     "json", "quiet", "stores", "features_dir", "runs_dir", "name", "root", "corpus", "csv",
@@ -150,7 +153,7 @@ def predictions_table(
         What `report.evaluate` takes.
     """
     names = np.array(classes, dtype=object)
-    told = table[["path", "corpus", "speaker", "gender", "emotion", "intensity"]].copy()
+    told = table[[*_OF_THE_CLIP]].copy()
     told["label"] = names[table["label"].to_numpy()]
     told["predicted"] = names[probabilities.argmax(1)]
     told["raw_confidence"] = raw.max(1)

@@ -166,9 +166,9 @@ def _train_fold(
         "head": {**card["head"], "parameters": sum(p.numel() for p in head.parameters())},
         "temperature": temperature,
         "training": {
+            **trained[0][2],  # whose epochs are the most there may be
             "epochs": epochs, "kept": [history.best for history in histories],
             "val_uar": [history.val_uar[history.best - 1] for history in histories],
-            **trained[0][2],
         },
         "fold": split.name,
     }  # fmt: skip

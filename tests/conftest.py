@@ -89,6 +89,26 @@ def write_tone() -> Callable[..., Path]:
     return _write
 
 
+@pytest.fixture(scope="session")
+def demo_runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Runs on the demo clips by split, from the real stages 1 and 2, and their `features`."""
+    from ser_embed import extract, train
+
+    folder = tmp_path_factory.mktemp("demo")
+    extract.extract(extract.ExtractConfig(
+        corpus="demo", limit=96, backend="torch", workers=0, features_dir=folder / "features",
+        quiet=True,
+    ))  # fmt: skip
+    found = {"features": folder / "features"}
+    for split, epochs in (("speaker", 4), ("kfold", 2)):
+        config = train.TrainConfig(
+            features_dir=folder / "features", runs_dir=folder / "runs", split=split, epochs=epochs,
+            json=True, quiet=True,
+        )  # fmt: skip
+        found[split] = Path(train.train(config).result["run"])
+    return found
+
+
 def tiny_checkpoint(folder: Path, gain: float = 1.0) -> Path:
     """A wav2vec2 of a few thousand weights whose last norm multiplies by `gain`."""
     config = transformers.Wav2Vec2Config(

@@ -86,6 +86,18 @@ def test_the_own_test_part_gives_the_training_reports_numbers(
     np.testing.assert_allclose(one["p_positive"], other["p_positive"], atol=2e-5)
 
 
+def test_the_epochs_are_those_that_were_trained(
+    features: Path, tmp_path: Path, command: Command
+) -> None:
+    config = train.TrainConfig(
+        features_dir=features, runs_dir=tmp_path, head="mlp", epochs=40, patience=2,
+        early_stop=True, json=True, quiet=True,
+    )  # fmt: skip
+    result = train.train(config).result
+    assert len(pd.read_csv(Path(result["run"]) / "history.csv")) == result["epochs"] < 40
+    assert command(result["run"], "--features-dir", features)[1]["epochs"] == result["epochs"]
+
+
 def test_the_report_goes_into_the_run_unless_told_otherwise(
     trained: dict[str, tuple[Path, dict[str, Any]]], features: Path,
     capsys: pytest.CaptureFixture[str],

@@ -10,19 +10,20 @@ from pathlib import Path
 import pytest
 
 ORDER = (
-    "errors", "command", "bundled", "labels", "naming", "cutting", "audio", "descriptors",
-    "speech", "pretrain", "listing", "corpora", "archives", "transfer", "sources", "download",
-    "demo", "backends", "features", "checkpoints", "graph", "encoder", "table", "store", "ledger",
-    "builder", "writer", "workers", "reading", "extract", "data", "splits", "networks", "heads",
-    "endtoend", "plots", "report", "fit", "runs", "train", "recipes", "augment", "recordings",
-    "trace", "trainer", "tuning", "finetune", "predict", "parity", "hub_model", "hub", "onnxfile",
-    "export", "evaluate", "microphone", "speech_gate", "segments", "segmenter", "screen", "live",
-    "markup", "tabs", "web", "__main__",
+    "errors", "command", "bundled", "labels", "naming", "cutting", "audio", "conditions",
+    "descriptors", "speech", "pretrain", "listing", "corpora", "archives", "transfer", "sources",
+    "download", "demo", "backends", "features", "checkpoints", "graph", "encoder", "table",
+    "store", "ledger", "builder", "writer", "workers", "reading", "extract", "data", "splits",
+    "networks", "heads", "endtoend", "plots", "report", "breakdown", "fit", "runs", "paired",
+    "originals", "page", "train", "recipes", "augment", "recordings", "trace", "trainer",
+    "tuning", "finetune", "predict", "parity", "hub_model", "hub", "onnxfile", "export",
+    "evaluate", "robustness", "crosscorpus", "microphone", "speech_gate", "segments", "segmenter",
+    "screen", "live", "markup", "tabs", "web", "__main__",
 )  # fmt: skip
 
 COMMANDS = (
     "extract", "train", "evaluate", "predict", "export", "corpora", "store", "demo", "live",
-    "pretrain", "finetune", "web", "download",
+    "pretrain", "finetune", "web", "download", "robustness", "crosscorpus",
 )  # fmt: skip
 
 

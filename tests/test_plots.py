@@ -14,7 +14,10 @@ from ser_embed.plots import (
     plot_confusion,
     plot_groups,
     plot_history,
+    plot_intervals,
     plot_reliability,
+    plot_risk_coverage,
+    plot_transfer,
     save_plot,
 )
 
@@ -33,10 +36,16 @@ def draw(kind: str, ax: Axes | None = None) -> Axes:
         return plot_reliability(PROBABLE, RIGHT, 0.123, ax=ax)
     if kind == "history":
         return plot_history(HISTORY, 2, ax=ax)
+    if kind == "risk":
+        return plot_risk_coverage(np.array([0.2, 0.6, 1.0]), np.array([0.0, 0.1, 0.3]), ax=ax)
+    if kind == "intervals":
+        return plot_intervals(["clean", "noise"], [0.8, 0.6], [(0.7, 0.9), (0.5, 0.7)], 0.3, ax=ax)
+    if kind == "transfer":
+        return plot_transfer(np.array([[0.9, 0.4, 0.3]]), ["a"], ["a", "b", "c"], ax=ax)
     return plot_groups(["a", "b"], [0.4, 0.8], 0.6, ax=ax)
 
 
-KINDS = ["confusion", "reliability", "history", "groups"]
+KINDS = ["confusion", "reliability", "history", "groups", "risk", "intervals", "transfer"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -102,3 +111,19 @@ def test_the_plot_of_many_speakers_stops_growing() -> None:
 def test_no_window_system_is_asked_for() -> None:
     code = "import sys, ser_embed.plots; sys.exit('matplotlib.pyplot' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_reliability_draws_both_sides_of_the_temperature() -> None:
+    ax = plot_reliability(PROBABLE, RIGHT, 0.1, raw=np.array([0.35, 0.36, 0.32, 0.31, 0.39]))
+    before, after = ax.get_lines()[1:]
+    assert before.get_xdata() == pytest.approx([(0.35 + 0.36 + 0.32 + 0.31 + 0.39) / 5])
+    assert before.get_ydata() == pytest.approx([4 / 5])
+    assert after.get_xdata() == pytest.approx([0.535, 0.97])
+
+
+def test_transfer_has_trained_in_rows_and_tested_in_columns() -> None:
+    ax = draw("transfer")
+    told = {(round(t.get_position()[0]), round(t.get_position()[1])): t for t in ax.texts}
+    assert [told[column, 0].get_text() for column in range(3)] == ["90.0", "40.0", "30.0"]
+    assert [told[column, 0].get_fontweight() for column in range(3)] == ["bold", "normal", "normal"]
+    assert ax.get_xlabel() == "tested on"
