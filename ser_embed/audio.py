@@ -5,10 +5,13 @@ export go through `to_mono`, `resample` and `fit_length`. soundfile decodes (tor
 FFmpeg for that since 2.9), torchaudio resamples.
 """
 
+import contextlib
 import hashlib
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from math import ceil
 from pathlib import Path
 from typing import BinaryIO, Literal
 
@@ -21,8 +24,8 @@ from ser_embed.errors import AudioError
 
 __all__ = [
     "AUDIO_ENDINGS", "CLIP_SECONDS", "FILL_RULES", "RESAMPLER", "SAMPLE_RATE", "Clip", "FillRule",
-    "cut_clip", "find_audio", "fit_clip", "fit_length", "hash_file", "load_audio", "read_clip",
-    "resample", "to_mono", "trim_silence",
+    "audio_seconds", "cut_clip", "find_audio", "fit_clip", "fit_length", "hash_file", "load_audio",
+    "read_clip", "resample", "stream_audio", "to_mono", "trim_silence",
 ]  # fmt: skip
 
 SAMPLE_RATE = 16_000  # samples per second that every wav2vec2-family encoder expects
@@ -128,6 +131,53 @@ def read_clip(path: Path, seconds: float = 0.0, trim: bool = False) -> Clip:
     return Clip(mono, sha256, total / rate, rate, samples.shape[1])
 
 
+def stream_audio(path: Path, seconds: float = 20.0) -> Iterator[np.ndarray]:
+    """Decode a file of any length in blocks that, one after the other, are `load_audio`'s samples.
+
+    Args:
+        path: Any file that soundfile decodes.
+        seconds: Length of a block; the last one is shorter.
+
+    Yields:
+        Mono float32 at 16 kHz, shape (n_samples,).
+
+    Raises:
+        AudioError: Missing, unreadable, not audio, cut short or not finite.
+    """
+    try:
+        with path.open("rb") as file, _open_sound(path, file) as (sound, total):
+            rate = sound.samplerate
+            # Blocks start where a sample of the file and one at 16 kHz coincide, and the
+            # resampler's filter sees what lies on either side.
+            ratio = Fraction(rate, SAMPLE_RATE).limit_denominator(_MAX_DENOMINATOR)
+            cycles = ceil(seconds * rate / ratio.numerator)
+            margin = ceil(_EXTRA_SECONDS * rate / ratio.numerator) * ratio.numerator
+            found, before = 0, np.empty(0, dtype=np.float32)
+            after = _read_mono(path, sound, cycles * ratio.numerator)
+            while len(after):
+                block, after = after, _read_mono(path, sound, cycles * ratio.numerator)
+                samples = resample(np.concatenate([before, block, after[:margin]]), rate)
+                samples = samples[len(before) // ratio.numerator * ratio.denominator :]
+                yield samples[: cycles * ratio.denominator] if len(after) else samples
+                found, before = found + len(block), block[-margin:]
+            _check_length(path, found, total, total, rate)
+    except OSError as error:
+        raise AudioError(f"{path}: {error.strerror or error}") from error
+
+
+def audio_seconds(path: Path) -> float:
+    """Return a file's length by its header, without decoding it.
+
+    Raises:
+        AudioError: Missing, unreadable or not audio.
+    """
+    try:
+        with path.open("rb") as file, _open_sound(path, file) as (sound, total):
+            return total / sound.samplerate
+    except OSError as error:
+        raise AudioError(f"{path}: {error.strerror or error}") from error
+
+
 def hash_file(path: Path) -> str:
     """Return the SHA-256 of a file's bytes, in hexadecimal.
 
@@ -151,6 +201,17 @@ def _hash(file: BinaryIO) -> str:
 
 def _decode(path: Path, file: BinaryIO, seconds: float) -> tuple[np.ndarray, int, int]:
     """Return samples (n, channels), rate and the file's whole length in samples."""
+    with _open_sound(path, file) as (sound, total):
+        rate = sound.samplerate
+        wanted = total if seconds <= 0 else int((seconds + _EXTRA_SECONDS) * rate) + 1
+        samples = sound.read(wanted, dtype="float32", always_2d=True)
+    _check_length(path, len(samples), min(total, wanted), total, rate)
+    return samples, rate, total
+
+
+@contextlib.contextmanager
+def _open_sound(path: Path, file: BinaryIO) -> Iterator[tuple[soundfile.SoundFile, int]]:
+    """Open a file for decoding and tell the length in samples that its header promises."""
     start = file.read(len(_LFS_MARK))
     file.seek(0)
     if not start:
@@ -161,25 +222,33 @@ def _decode(path: Path, file: BinaryIO, seconds: float) -> tuple[np.ndarray, int
         )
     try:
         with soundfile.SoundFile(file) as sound:
-            total, rate = _promised_samples(sound), sound.samplerate
+            total = _promised_samples(sound)
             if total >= _UNKNOWN_LENGTH:
                 raise AudioError(
                     f"{path}: the header doesn't say how long it is, as in a stream that was "
                     "saved; convert it once, for instance with ffmpeg or sox"
                 )
-            wanted = total if seconds <= 0 else int((seconds + _EXTRA_SECONDS) * rate) + 1
-            samples = sound.read(wanted, dtype="float32", always_2d=True)
+            yield sound, total
     except (soundfile.LibsndfileError, RuntimeError, ValueError) as error:
         reason = str(error).rsplit(": ", 1)[-1].strip().rstrip(".")
         raise AudioError(f"{path}: can't be decoded ({reason}); is it really audio?") from error
-    if not len(samples):
+
+
+def _check_length(path: Path, found: int, wanted: int, total: int, rate: int) -> None:
+    if not found:
         raise AudioError(f"{path}: holds no samples")
-    if len(samples) < min(total, wanted) - _CUT_SECONDS * rate:
+    if found < wanted - _CUT_SECONDS * rate:
         raise AudioError(
             f"{path}: cut short: the header promises {total / rate:.2f} s and "
-            f"{len(samples) / rate:.2f} s are there; copy or download it again"
+            f"{found / rate:.2f} s are there; copy or download it again"
         )
-    return samples, rate, total
+
+
+def _read_mono(path: Path, sound: soundfile.SoundFile, n: int) -> np.ndarray:
+    mono = to_mono(sound.read(n, dtype="float32", always_2d=True))
+    if not np.isfinite(mono).all():
+        raise AudioError(f"{path}: has samples that are not finite (NaN or infinite)")
+    return mono
 
 
 def _promised_samples(sound: soundfile.SoundFile) -> int:

@@ -28,6 +28,7 @@ from ser_embed.audio import (
     SAMPLE_RATE,
     Clip,
     FillRule,
+    audio_seconds,
     find_audio,
     fit_clip,
     fit_length,
@@ -36,6 +37,7 @@ from ser_embed.audio import (
     n_samples,
     read_clip,
     resample,
+    stream_audio,
     to_mono,
     trim_silence,
 )
@@ -199,6 +201,35 @@ def test_ten_minutes_never_stand_in_memory_for_three_seconds(tmp_path: Path) -> 
     assert clip.seconds == 600
     assert clip.samples.shape == (48_000,)
     assert peak < 4 * 2**20 < path.stat().st_size
+
+
+@pytest.mark.parametrize("rate", RATES)
+@pytest.mark.parametrize("seconds", [0.3, 1.0, 60.0])
+def test_blocks_are_the_whole_file(
+    tmp_path: Path, write_tone: Callable[..., Path], rate: int, seconds: float
+) -> None:
+    path = write_tone(tmp_path / "tone.wav", seconds=3.21, rate=rate, channels=2)
+    blocks = list(stream_audio(path, seconds))
+    assert len(blocks) >= min(4, 4 / seconds)
+    whole, streamed = load_audio(path), np.concatenate(blocks)
+    assert streamed.dtype == np.float32
+    assert abs(len(streamed) - len(whole)) <= (2 if rate in DRIFTING else 0)
+    n = min(len(whole), len(streamed))
+    np.testing.assert_allclose(streamed[:n], whole[:n], atol=2e-6)
+    assert audio_seconds(path) == pytest.approx(3.21, abs=1e-4)
+
+
+def test_an_hour_never_stands_in_memory_whole(tmp_path: Path) -> None:
+    path = tmp_path / "hour.wav"
+    with soundfile.SoundFile(path, "w", 16_000, 1) as file:
+        for _ in range(60):
+            file.write(np.full(60 * 16_000, 0.1, dtype=np.float32))
+    tracemalloc.start()
+    n = sum(len(block) for block in stream_audio(path))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert n == 3600 * 16_000
+    assert peak < 10e6, "20 s are 1.3 MB of float32, an hour would be 230 MB"
 
 
 def test_a_shorter_clip_comes_as_long_as_it_is(
@@ -435,6 +466,19 @@ def test_bad_input_is_named_with_its_reason(tmp_path: Path, kind: str, seconds: 
     message = str(caught.value)
     assert message.startswith(f"{path}: ")
     assert "\n" not in message
+
+
+@pytest.mark.parametrize("kind", [kind for kind in BAD if "samples" not in kind])
+def test_blocks_of_bad_input_end_with_the_same_reason(tmp_path: Path, kind: str) -> None:
+    make, reason = BAD[kind]
+    path = tmp_path / "bad.wav"
+    make(path)
+    if kind == "silence":  # a long recording may well be silent for the length of a block
+        assert not np.concatenate(list(stream_audio(path, 0.5))).any()
+        return
+    with pytest.raises(AudioError, match=reason) as caught:
+        list(stream_audio(path, 0.5))
+    assert str(caught.value).startswith(f"{path}: ")
 
 
 @pytest.mark.parametrize("kind", [kind for kind in BAD if kind not in ("vanished", "a folder")])
