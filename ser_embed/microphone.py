@@ -73,6 +73,14 @@ class Windows:
             self.taken += 1
             return Window(k * self.hop / self.rate, self._copy(k * self.hop, self.length))
 
+    def feed(self, samples: np.ndarray) -> Iterator[Window]:
+        """Push samples that nobody waits for, hop by hop, and yield every window they complete."""
+        for start in range(0, len(samples), self.hop):
+            self.push(samples[start : start + self.hop])
+            window = self.take()
+            if window is not None:
+                yield window
+
     def newest(self, seconds: float) -> np.ndarray:
         """Return the last samples, at most `seconds` of them."""
         with self._changed:
@@ -88,16 +96,11 @@ class Windows:
 
 
 def windows_of(samples: np.ndarray, seconds: float, hop: float) -> Iterator[Window]:
-    """Yield the windows that a microphone would give if it heard `samples` (16 kHz, mono).
+    """Return the windows that a microphone would give if it heard `samples` (16 kHz, mono).
 
     What is left after the last whole window, less than a hop, is heard by that window alone.
     """
-    windows = Windows(SAMPLE_RATE, seconds, hop)
-    for start in range(0, len(samples), windows.hop):
-        windows.push(samples[start : start + windows.hop])
-        window = windows.take()
-        if window is not None:
-            yield window
+    return Windows(SAMPLE_RATE, seconds, hop).feed(samples)
 
 
 # --- devices -----------------------------------------------------------------------------------
