@@ -14,7 +14,7 @@ ORDER = (
     "pretrain", "listing", "corpora", "demo", "backends", "features", "checkpoints", "encoder",
     "table", "store", "ledger", "builder", "writer", "workers", "reading", "extract", "data",
     "splits", "networks", "heads", "plots", "report", "fit", "runs", "train", "predict",
-    "evaluate", "microphone", "screen", "live",
+    "evaluate", "microphone", "speech_gate", "segments", "segmenter", "screen", "live",
 )  # fmt: skip
 
 COMMANDS = ("extract", "train", "evaluate", "predict", "corpora", "store", "demo", "live",

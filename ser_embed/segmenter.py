@@ -1,0 +1,307 @@
+"""Long recordings and streams, cut at pauses and labelled piece by piece.
+
+Speech is found in steps of a quarter of a second (`speech_gate`); steps without a pause between
+them are a stretch. Over each stretch slides a window of the head's clip length, so no window
+mixes what a pause separates. A window's probabilities are averaged with its neighbours', and it
+stands for the time around its middle.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from math import inf
+from pathlib import Path
+
+import numpy as np
+
+from ser_embed.audio import CLIP_SECONDS, MIN_SAMPLES, SAMPLE_RATE, stream_audio
+from ser_embed.errors import AudioError
+from ser_embed.microphone import Window, Windows
+from ser_embed.predict import Classifier
+from ser_embed.segments import NO_SPEECH, UNSURE, Piece, Segment, judge, mean_of, merge_pieces
+from ser_embed.speech_gate import GATE_SECONDS, is_speech
+
+__all__ = [
+    "PEAK_SECONDS", "Recording", "SegmentSettings", "Segmenter", "segment_file",
+    "segment_samples",
+]  # fmt: skip
+
+PEAK_SECONDS = 0.01  # of sound that one value of a recording's envelope stands for
+
+_STEP = round(GATE_SECONDS * SAMPLE_RATE) // 2  # samples that are speech or a pause together
+_FIRST_SECONDS = 1.0  # of speech after which a live stream gets its first guess
+
+
+@dataclass(frozen=True)
+class SegmentSettings:
+    """How a recording is cut and labelled.
+
+    Attributes:
+        hop: Seconds from one window to the next within a stretch of speech.
+        smooth: Windows whose probabilities are averaged, an odd number; 1 averages none.
+        threshold: Under this confidence a piece is `unsure`. At a half, what has a label is
+            likelier than all other classes together, however many there are.
+    """
+
+    hop: float = 0.5
+    smooth: int = 3
+    threshold: float = 0.5
+
+    def __post_init__(self) -> None:
+        """Refuse what makes no sense.
+
+        Raises:
+            AudioError: The message names the setting.
+        """
+        if not 0.02 <= self.hop <= 60:
+            raise AudioError(f"hop {self.hop}: give 0.02 to 60 seconds")
+        if self.smooth < 1 or self.smooth % 2 == 0:
+            raise AudioError(f"smooth {self.smooth}: give an odd number of windows, 1 for none")
+        if not 0 <= self.threshold <= 1:
+            raise AudioError(f"threshold {self.threshold}: give a confidence from 0 to 1")
+
+
+@dataclass(frozen=True)
+class Recording:
+    """What was heard in a recording.
+
+    Attributes:
+        classes: Class names.
+        seconds: Its length.
+        pieces: Probabilities over time; they cover the recording without gap or overlap.
+        segments: The pieces, merged; they cover it too.
+        peaks: Loudest sample of every hundredth of a second, float32; 1 is full scale.
+        summary: The whole as one segment, from the mean over all that is speech.
+    """
+
+    classes: tuple[str, ...]
+    seconds: float
+    pieces: list[Piece]
+    segments: list[Segment]
+    peaks: np.ndarray
+    summary: Segment
+
+
+class _Stretch:
+    """Speech without a pause: its windows, and the pieces that no later window changes."""
+
+    def __init__(self, start: float, seconds: float, settings: SegmentSettings) -> None:
+        self.start = start
+        self.windows = Windows(SAMPLE_RATE, seconds, settings.hop)
+        self.guess: np.ndarray | None = None  # while there is no whole window yet
+        self.reach = settings.smooth // 2
+        self.middles: list[float] = []
+        self.results: list[np.ndarray] = []
+        self.settled = 0  # of `results`: kept because a later piece averages over them
+        self.begun = start
+
+    def add(self, window: Window, probabilities: np.ndarray) -> None:
+        self.middles.append(self.start + window.start + len(window.samples) / SAMPLE_RATE / 2)
+        self.results.append(probabilities)
+
+    def newest(self) -> np.ndarray | None:
+        """Return the mean of the last windows, however few there are."""
+        return np.mean(self.results[-self.reach - 1 :], axis=0) if self.results else self.guess
+
+    def settle(self, end: float = inf) -> list[Piece]:
+        """Return the pieces that are final, all of them if the stretch has ended at `end`."""
+        pieces = []
+        ahead = 0 if end < inf else max(1, self.reach)
+        while self.settled + ahead < len(self.results):
+            i = self.settled
+            near = self.results[max(0, i - self.reach) : i + self.reach + 1]
+            until = sum(self.middles[i : i + 2]) / 2 if i + 1 < len(self.results) else end
+            pieces.append(Piece(self.begun, until, np.mean(near, axis=0)))
+            self.begun = until
+            if i < self.reach:
+                self.settled += 1
+            else:
+                del self.results[0], self.middles[0]
+        return pieces
+
+
+class Segmenter:
+    """Follows a stream; what it keeps doesn't grow with the stream's length.
+
+    Args:
+        classifier: Judges the windows.
+        settings: How.
+        live: Keep up with a microphone: of the windows that one push completes only the newest
+            is judged, and a stretch gets a first guess after a second.
+    """
+
+    def __init__(
+        self,
+        classifier: Classifier,
+        settings: SegmentSettings | None = None,
+        live: bool = False,
+    ) -> None:
+        self.classifier, self.live = classifier, live
+        self.settings = settings or SegmentSettings()
+        self.samples = 0  # that are known to be speech or not
+        self._rest = np.empty(0, dtype=np.float32)
+        self._pause_start = 0.0
+        self._stretch: _Stretch | None = None
+
+    @property
+    def now(self) -> Segment:
+        """What is being heard: a class, `unsure`, or `no speech`."""
+        seconds = self.samples / SAMPLE_RATE
+        if self._stretch is None:
+            return Segment(seconds, seconds, NO_SPEECH, None, {})
+        newest = self._stretch.newest()
+        if newest is None:
+            return Segment(self._stretch.start, seconds, UNSURE, None, {})
+        start = self._stretch.begun
+        return judge(start, seconds, newest, self.classifier.classes, self.settings.threshold)
+
+    def push(self, samples: np.ndarray) -> list[Piece]:
+        """Take the next samples, mono float32 at 16 kHz; return the pieces that are now final."""
+        self._rest = np.concatenate([self._rest, samples])
+        pieces = []
+        while len(self._rest) >= 2 * _STEP:
+            pieces += self._step(self._rest[:_STEP], is_speech(self._rest[: 2 * _STEP]))
+            self._rest = self._rest[_STEP:]
+        return pieces + self._judge_newest()
+
+    def finish(self) -> list[Piece]:
+        """End the stream and return the pieces that are left.
+
+        Raises:
+            AudioError: The whole stream was speech of less than 25 ms.
+        """
+        pieces = self._step(self._rest, is_speech(self._rest)) if len(self._rest) else []
+        self._rest = self._rest[:0]
+        end = self.samples / SAMPLE_RATE
+        if self._stretch is not None:
+            pieces += self._close(self._stretch, end)
+        elif end > self._pause_start:
+            pieces.append(Piece(self._pause_start, end, None))
+        return pieces
+
+    def _step(self, samples: np.ndarray, speech: bool) -> list[Piece]:
+        at, pieces = self.samples / SAMPLE_RATE, []
+        if speech and self._stretch is None:
+            if at > self._pause_start:
+                pieces.append(Piece(self._pause_start, at, None))
+            seconds = self.classifier.seconds or CLIP_SECONDS
+            self._stretch = _Stretch(at, seconds, self.settings)
+        elif self._stretch is not None and not speech:
+            if self._stretch.windows.pushed > _STEP:
+                pieces += self._close(self._stretch, at)
+            else:  # what sounded like speech from one side only
+                self._pause_start, self._stretch = self._stretch.start, None
+        self.samples += len(samples)
+        if self._stretch is not None:
+            if self.live:
+                self._stretch.windows.push(samples)
+            else:
+                for window in self._stretch.windows.feed(samples):
+                    self._stretch.add(window, self._classify(window.samples))
+                pieces += self._stretch.settle()
+        return pieces
+
+    def _judge_newest(self) -> list[Piece]:
+        """Judge the newest window of a live stream, or what there is of the first one."""
+        stretch = self._stretch
+        if stretch is None or not self.live:
+            return []
+        window = stretch.windows.take()
+        if window is not None:
+            stretch.add(window, self._classify(window.samples))
+        elif not stretch.results and stretch.windows.pushed >= _FIRST_SECONDS * SAMPLE_RATE:
+            stretch.guess = self._classify(stretch.windows.newest(CLIP_SECONDS))
+        return stretch.settle()
+
+    def _close(self, stretch: _Stretch, end: float) -> list[Piece]:
+        window = stretch.windows.take()
+        if window is None and not stretch.results:  # shorter than a window, as a clip may be
+            whole = stretch.windows.newest(self.classifier.seconds or CLIP_SECONDS)
+            window = Window(0.0, whole)
+        if window is not None:
+            stretch.add(window, self._classify(window.samples))
+        self._stretch, self._pause_start = None, end
+        return stretch.settle(end)
+
+    def _classify(self, samples: np.ndarray) -> np.ndarray:
+        shares = self.classifier.classify(samples).probabilities
+        return np.array([shares[name] for name in self.classifier.classes])
+
+
+# --- whole recordings --------------------------------------------------------------------------
+
+
+def segment_file(
+    path: Path,
+    classifier: Classifier,
+    settings: SegmentSettings | None = None,
+    told: Callable[[float], None] | None = None,
+) -> Recording:
+    """Cut and label a file of any length; it is read in blocks.
+
+    Args:
+        path: Any file that soundfile decodes.
+        classifier: Judges the windows.
+        settings: How.
+        told: Called with the seconds that are done.
+
+    Raises:
+        AudioError: The file can't be used; the message says why.
+    """
+    return _follow(stream_audio(path), classifier, settings, told, f"{path}: ")
+
+
+def segment_samples(
+    samples: np.ndarray, classifier: Classifier, settings: SegmentSettings | None = None
+) -> Recording:
+    """Cut and label a waveform: mono float32 at 16 kHz, shape (n_samples,).
+
+    Raises:
+        AudioError: It is shorter than 25 ms, or not finite.
+    """
+    if not np.isfinite(samples).all():
+        raise AudioError("the samples are not finite (NaN or infinite)")
+    return _follow([samples], classifier, settings)
+
+
+def _follow(
+    blocks: Iterable[np.ndarray],
+    classifier: Classifier,
+    settings: SegmentSettings | None,
+    told: Callable[[float], None] | None = None,
+    where: str = "",
+) -> Recording:
+    segmenter = Segmenter(classifier, settings)
+    pieces: list[Piece] = []
+    peaks, frame, n = [], round(PEAK_SECONDS * SAMPLE_RATE), 0
+    for block in _in_seconds(blocks):
+        n += len(block)
+        frames = np.pad(np.abs(block), (0, -len(block) % frame)).reshape(-1, frame)
+        peaks.append(frames.max(axis=1))
+        pieces += segmenter.push(block)
+        if told is not None:
+            told(n / SAMPLE_RATE)
+    if n < MIN_SAMPLES:
+        raise AudioError(f"{where}{n} samples at 16 kHz; an encoder needs at least {MIN_SAMPLES}")
+    pieces += segmenter.finish()
+    classes, threshold = classifier.classes, segmenter.settings.threshold
+    seconds = n / SAMPLE_RATE
+    return Recording(
+        classes,
+        seconds,
+        pieces,
+        merge_pieces(pieces, classes, threshold),
+        np.concatenate(peaks),
+        judge(0.0, seconds, mean_of(pieces), classes, threshold),
+    )
+
+
+def _in_seconds(blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    """Cut blocks of any length into seconds; the last one may be shorter."""
+    rest = np.empty(0, dtype=np.float32)
+    for block in blocks:
+        rest = np.concatenate([rest, block])
+        whole = len(rest) // SAMPLE_RATE * SAMPLE_RATE
+        yield from rest[:whole].reshape(-1, SAMPLE_RATE)
+        rest = rest[whole:]
+    if len(rest):
+        yield rest
