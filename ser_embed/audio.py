@@ -24,8 +24,8 @@ from ser_embed.errors import AudioError
 
 __all__ = [
     "AUDIO_ENDINGS", "CLIP_SECONDS", "FILL_RULES", "RESAMPLER", "SAMPLE_RATE", "Clip", "FillRule",
-    "audio_seconds", "cut_clip", "find_audio", "fit_clip", "fit_length", "hash_file", "load_audio",
-    "read_clip", "resample", "stream_audio", "to_mono", "trim_silence",
+    "Resampler", "audio_seconds", "cut_clip", "find_audio", "fit_clip", "fit_length", "hash_file",
+    "load_audio", "read_clip", "resample", "stream_audio", "to_mono", "trim_silence",
 ]  # fmt: skip
 
 SAMPLE_RATE = 16_000  # samples per second that every wav2vec2-family encoder expects
@@ -136,7 +136,7 @@ def stream_audio(path: Path, seconds: float = 20.0) -> Iterator[np.ndarray]:
 
     Args:
         path: Any file that soundfile decodes.
-        seconds: Length of a block; the last one is shorter.
+        seconds: Length of a block, within 0.05 s.
 
     Yields:
         Mono float32 at 16 kHz, shape (n_samples,).
@@ -146,21 +146,15 @@ def stream_audio(path: Path, seconds: float = 20.0) -> Iterator[np.ndarray]:
     """
     try:
         with path.open("rb") as file, _open_sound(path, file) as (sound, total):
-            rate = sound.samplerate
-            # Blocks start where a sample of the file and one at 16 kHz coincide, and the
-            # resampler's filter sees what lies on either side.
-            ratio = Fraction(rate, SAMPLE_RATE).limit_denominator(_MAX_DENOMINATOR)
-            cycles = ceil(seconds * rate / ratio.numerator)
-            margin = ceil(_EXTRA_SECONDS * rate / ratio.numerator) * ratio.numerator
-            found, before = 0, np.empty(0, dtype=np.float32)
-            after = _read_mono(path, sound, cycles * ratio.numerator)
-            while len(after):
-                block, after = after, _read_mono(path, sound, cycles * ratio.numerator)
-                samples = resample(np.concatenate([before, block, after[:margin]]), rate)
-                samples = samples[len(before) // ratio.numerator * ratio.denominator :]
-                yield samples[: cycles * ratio.denominator] if len(after) else samples
-                found, before = found + len(block), block[-margin:]
+            rate, found = sound.samplerate, 0
+            resampler = Resampler(rate)
+            while len(block := sound.read(round(seconds * rate), "float32", always_2d=True)):
+                if not np.isfinite(block).all():
+                    raise AudioError(f"{path}: has samples that are not finite (NaN or infinite)")
+                found += len(block)
+                yield resampler.push(to_mono(block))
             _check_length(path, found, total, total, rate)
+            yield resampler.finish()
     except OSError as error:
         raise AudioError(f"{path}: {error.strerror or error}") from error
 
@@ -244,13 +238,6 @@ def _check_length(path: Path, found: int, wanted: int, total: int, rate: int) ->
         )
 
 
-def _read_mono(path: Path, sound: soundfile.SoundFile, n: int) -> np.ndarray:
-    mono = to_mono(sound.read(n, dtype="float32", always_2d=True))
-    if not np.isfinite(mono).all():
-        raise AudioError(f"{path}: has samples that are not finite (NaN or infinite)")
-    return mono
-
-
 def _promised_samples(sound: soundfile.SoundFile) -> int:
     """Return the length in samples that the header states.
 
@@ -283,13 +270,51 @@ def resample(samples: np.ndarray, rate: int) -> np.ndarray:
     """
     if rate == SAMPLE_RATE:
         return samples
-    # The filter is a table of as many rows as the ratio's denominator: TESS's 24,414 Hz is
-    # 12207/8000, 2 GB and 5 s a clip. 1091/715 is within 1e-6 of it, the usual rates are exact.
-    ratio = Fraction(rate, SAMPLE_RATE).limit_denominator(_MAX_DENOMINATOR)
+    ratio = _ratio(rate)
     resampled = torchaudio.functional.resample(
         torch.from_numpy(samples), ratio.numerator, ratio.denominator
     )
     return resampled.numpy()[: -(-len(samples) * SAMPLE_RATE // rate)]
+
+
+def _ratio(rate: int) -> Fraction:
+    # The filter is a table of as many rows as the ratio's denominator: TESS's 24,414 Hz is
+    # 12207/8000, 2 GB and 5 s a clip. 1091/715 is within 1e-6 of it, the usual rates are exact.
+    return Fraction(rate, SAMPLE_RATE).limit_denominator(_MAX_DENOMINATOR)
+
+
+class Resampler:
+    """`resample` for a stream: blocks of any length give together what the whole would.
+
+    It holds 0.1 s back, because the filter looks to both sides of a sample.
+    """
+
+    def __init__(self, rate: int) -> None:
+        self.rate, self.ratio = rate, _ratio(rate)
+        # A cycle is the time after which a sample of the stream and one at 16 kHz coincide.
+        self.margin = ceil(_EXTRA_SECONDS * rate / self.ratio.numerator)  # in cycles
+        self._held = np.empty(0, dtype=np.float32)
+        self._given = 0  # cycles at the start of what is held that have been handed out
+
+    def push(self, samples: np.ndarray) -> np.ndarray:
+        """Take mono float32 samples (n,) and return what they complete at 16 kHz."""
+        self._held = np.concatenate([self._held, samples])
+        ready = len(self._held) // self.ratio.numerator - self.margin
+        if ready <= self._given:
+            return np.empty(0, dtype=np.float32)
+        resampled = resample(self._held, self.rate)
+        resampled = resampled[self._given * self.ratio.denominator :]
+        resampled = resampled[: (ready - self._given) * self.ratio.denominator]
+        forget = max(0, ready - self.margin)
+        self._held = self._held[forget * self.ratio.numerator :]
+        self._given = ready - forget
+        return resampled
+
+    def finish(self) -> np.ndarray:
+        """Return what is left."""
+        if not len(self._held):  # the resampler takes no empty clip
+            return self._held
+        return resample(self._held, self.rate)[self._given * self.ratio.denominator :]
 
 
 def n_samples(seconds: float) -> int:

@@ -28,6 +28,7 @@ from ser_embed.audio import (
     SAMPLE_RATE,
     Clip,
     FillRule,
+    Resampler,
     audio_seconds,
     find_audio,
     fit_clip,
@@ -201,6 +202,21 @@ def test_ten_minutes_never_stand_in_memory_for_three_seconds(tmp_path: Path) -> 
     assert clip.seconds == 600
     assert clip.samples.shape == (48_000,)
     assert peak < 4 * 2**20 < path.stat().st_size
+
+
+@settings(deadline=None)
+@given(st.sampled_from(RATES), st.lists(st.integers(0, 30_000), max_size=20), st.integers(0, 9))
+def test_a_stream_is_resampled_like_the_whole(rate: int, lengths: list[int], seed: int) -> None:
+    stream = np.random.default_rng(seed).standard_normal(sum(lengths)).astype(np.float32)
+    resampler, blocks, at = Resampler(rate), [], 0
+    for n in lengths:
+        blocks.append(resampler.push(stream[at : at + n]))
+        at += n
+    found = np.concatenate([*blocks, resampler.finish()])
+    expected = resample(stream, rate) if len(stream) else stream
+    assert abs(len(found) - len(expected)) <= (2 if rate in DRIFTING else 0)
+    n = min(len(found), len(expected))
+    np.testing.assert_allclose(found[:n], expected[:n], atol=2e-5)
 
 
 @pytest.mark.parametrize("rate", RATES)
