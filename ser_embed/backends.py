@@ -12,6 +12,7 @@ import os
 import platform
 import shutil
 import tempfile
+import threading
 import warnings
 from importlib import metadata
 from pathlib import Path
@@ -95,17 +96,19 @@ class OpenVINOBackend:
             "PERFORMANCE_HINT": "LATENCY",  # one batch at a time with every core on it
         }
         self.compiled: dict[bool, Any] = {}  # by whether the batch has a mask
+        self.lock = threading.Lock()  # a compiled network refuses two callers at once
 
     def __call__(self, waveforms: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
         """See `Backend`."""
         masked = mask is not None
-        if masked not in self.compiled:
-            model = self._kept(masked)
-            if model is None:
-                model = self._converted(masked)
-            self.compiled[masked] = self.core.compile_model(model, "CPU", self.hints)
-        inputs = [waveforms] if mask is None else [waveforms, mask]
-        return self.compiled[masked](inputs)[0]
+        with self.lock:
+            if masked not in self.compiled:
+                model = self._kept(masked)
+                if model is None:
+                    model = self._converted(masked)
+                self.compiled[masked] = self.core.compile_model(model, "CPU", self.hints)
+            inputs = [waveforms] if mask is None else [waveforms, mask]
+            return self.compiled[masked](inputs)[0]
 
     def _place(self, masked: bool) -> Path:
         versions = [metadata.version(name) for name in ("openvino", "torch", "transformers")]

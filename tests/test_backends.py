@@ -3,6 +3,7 @@
 import platform
 import subprocess
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +130,19 @@ def test_bf16_is_another_arithmetic(checkpoint: Callable[[str], str]) -> None:
     (exact,) = load_encoder(folder, 2, backend="torch").encode(waveforms)
     (coarse,) = load_encoder(folder, 2, backend="torch", precision="bf16").encode(waveforms)
     assert deviation(coarse, exact) > 1e-4
+
+
+@pytest.mark.parametrize("backend", ["torch", "openvino"])
+def test_threads_may_share_an_encoder(
+    backend: BackendName, checkpoint: Callable[[str], str]
+) -> None:
+    encoder = load_encoder(checkpoint("wav2vec2-group"), 2, backend=backend)
+    waveforms = clips([16_000 + 800 * (i % 7) for i in range(40)])
+    alone = [encoder.encode([waveform])[0] for waveform in waveforms]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(lambda waveform: encoder.encode([waveform])[0], waveforms))
+    for one, other in zip(alone, together, strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 @pytest.mark.parametrize("backend", ["torch", "openvino"])
