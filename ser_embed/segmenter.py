@@ -180,25 +180,34 @@ class Segmenter:
 
     def _step(self, samples: np.ndarray, speech: bool) -> list[Piece]:
         at, pieces = self.samples / SAMPLE_RATE, []
-        if speech and self._stretch is None:
-            if at > self._pause_start:
-                pieces.append(Piece(self._pause_start, at, None))
-            seconds = self.classifier.seconds or CLIP_SECONDS
-            self._stretch = _Stretch(at, seconds, self.settings)
-        elif self._stretch is not None and not speech:
-            if self._stretch.windows.pushed > _STEP:
-                pieces += self._close(self._stretch, at)
-            else:  # what sounded like speech from one side only
-                self._pause_start, self._stretch = self._stretch.start, None
         self.samples += len(samples)
-        if self._stretch is not None:
-            if self.live:
-                self._stretch.windows.push(samples)
-            else:
-                for window in self._stretch.windows.feed(samples):
-                    self._stretch.add(window, self._classify(window.samples))
-                pieces += self._stretch.settle()
+        if speech:
+            if self._stretch is None:
+                pieces += self._open(at)
+            pieces += self._hear(samples)
+        elif self._stretch is None:
+            return []
+        elif self._stretch.windows.pushed > _STEP or self._stretch.results:
+            pieces += self._close(self._stretch, at)
+        else:  # what sounded like speech from one side only
+            self._pause_start, self._stretch = self._stretch.start, None
         return pieces
+
+    def _open(self, at: float) -> list[Piece]:
+        """Begin a stretch and return the pause that it ends."""
+        self._stretch = _Stretch(at, self.classifier.seconds or CLIP_SECONDS, self.settings)
+        return [Piece(self._pause_start, at, None)] if at > self._pause_start else []
+
+    def _hear(self, samples: np.ndarray) -> list[Piece]:
+        stretch = self._stretch
+        if stretch is None:
+            return []
+        if self.live:
+            stretch.windows.push(samples)
+            return []
+        for window in stretch.windows.feed(samples):
+            stretch.add(window, self._classify(window.samples))
+        return stretch.settle()
 
     def _judge_newest(self) -> list[Piece]:
         """Judge the newest window of a live stream, or what there is of the first one."""
