@@ -14,7 +14,9 @@ ORDER = (
     "pretrain", "listing", "corpora", "demo", "backends", "features", "checkpoints", "encoder",
     "table", "store", "ledger", "builder", "writer", "workers", "reading", "extract", "data",
     "splits", "networks", "heads", "plots", "report", "fit", "runs", "train", "predict",
-    "evaluate", "microphone", "speech_gate", "segments", "segmenter", "screen", "live",
+    "evaluate", "capture", "ring", "microphone", "speech_gate", "segments", "segmenter",
+    "session", "journal", "listener", "keyboard", "screen", "watch",
+    "live",
 )  # fmt: skip
 
 COMMANDS = ("extract", "train", "evaluate", "predict", "corpora", "store", "demo", "live",
@@ -123,6 +125,6 @@ def test_the_top_level_holds_only_what_belongs_there(project: Path) -> None:
     top = {line.split("/")[0] for line in listed.stdout.splitlines()}
     assert top <= {
         ".ci", ".gitignore", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "Main.py", "Makefile",
-        "README.md", "artifacts", "benchmarks", "notebooks", "pyproject.toml", "ser_embed",
+        "README.md", "artifacts", "benchmarks", "docs", "notebooks", "pyproject.toml", "ser_embed",
         "setup.cfg", "tests",
     }  # fmt: skip
