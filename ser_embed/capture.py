@@ -100,6 +100,8 @@ class _Capture:
                 block = self.blocks.get(timeout=STALL_SECONDS)
             except queue.Empty:
                 return
+            while not self.blocks.empty():  # some drivers deliver a hundred times a second and more
+                block += self.blocks.get()
             lost, self.lost = self.lost, 0
             out.write(FRAME.pack(lost, len(block)) + block)
             out.flush()

@@ -121,7 +121,8 @@ class Listener(threading.Thread):
             session.dropped = self._dropped + segmenter.dropped
         for piece in moved:
             self._merge(piece)
-        session.changed.set()
+        if latency is not None or moved:
+            session.changed.set()
 
     def _moved(self, segment: Segment) -> Segment:
         return Segment(
