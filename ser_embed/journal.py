@@ -58,7 +58,7 @@ class Recorder:
         except FileExistsError as error:
             raise AudioError(f"{path}: exists; name a new file to record to") from error
         self.path, self.full = path, False
-        self._wave = wave.open(self._file)  # noqa: SIM115
+        self._wave = wave.open(self._file, "wb")  # noqa: SIM115
         self._wave.setparams((1, 2, SAMPLE_RATE, 0, "NONE", ""))
 
     def write(self, samples: np.ndarray) -> None:

@@ -233,8 +233,6 @@ def _show_once(
 
 
 def _hear_file(config: LiveConfig, path: Path) -> Outcome:
-    if config.out is not None and not config.out.parent.is_dir():
-        raise AudioError(f"--out {config.out}: there is no folder {config.out.parent}")
     seconds = audio_seconds(path)
     classifier = _load(config)
     if config.once:
@@ -299,6 +297,11 @@ def live(config: LiveConfig) -> Outcome:
     config.settings  # noqa: B018 - refuses what makes no sense
     if config.list_devices:
         return _list_devices(config)
+    for path in filter(None, (config.out, config.log, config.record)):
+        if not path.parent.is_dir():
+            raise AudioError(f"{path}: there is no folder {path.parent}")
+    if config.record and config.record.exists():
+        raise AudioError(f"--record {config.record}: exists; name a new file")
     return _hear_file(config, config.file) if config.file else _hear_microphone(config)
 
 

@@ -104,6 +104,10 @@ class Ring:
             self._changed.notify_all()
             return Block(start, samples, gap)
 
+    def __len__(self) -> int:
+        """Return the number of samples that wait."""
+        return self._held
+
     def end(self) -> None:
         """Say that nothing will come any more."""
         with self._changed:
