@@ -42,7 +42,7 @@ from ser_embed.session import Session
 from ser_embed.speech_gate import gate_name, is_speech
 from ser_embed.watch import listen, stop_on_signals
 
-__all__ = ["LiveConfig", "live", "main"]
+__all__ = ["LiveConfig", "live", "main", "warm_up"]
 
 log = logging.getLogger(__name__)
 
@@ -163,13 +163,13 @@ def _hear_microphone(config: LiveConfig) -> Outcome:
     classifier = _load(config)
     if config.once:
         return _record_once(config, classifier, device)
-    _warm_up(classifier)
+    warm_up(classifier)
     with stop_on_signals() as stop:
         session, _ = _follow(config, classifier, stop, device)
     return Outcome({"run": str(classifier.run), **_counts(session)})
 
 
-def _warm_up(classifier: Classifier) -> None:
+def warm_up(classifier: Classifier) -> None:
     """Let engines compile before sound comes, rather than while it waits."""
     noise = np.random.default_rng(0).uniform(-0.1, 0.1, n_samples(classifier.seconds or 3.0))
     classifier.classify(noise.astype(np.float32))
@@ -239,7 +239,7 @@ def _hear_file(config: LiveConfig, path: Path) -> Outcome:
         lead = classifier.seconds + 10.0 if classifier.seconds else 0.0
         return _show_once(config, classifier, load_audio(path, lead), path)
     if config.realtime:
-        _warm_up(classifier)
+        warm_up(classifier)
         with stop_on_signals() as stop:
             session, segments = _follow(config, classifier, stop, None)
         told = _counts(session)

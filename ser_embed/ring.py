@@ -157,6 +157,7 @@ class FilePlayer(threading.Thread):
 
     def run(self) -> None:
         """Play the file."""
+        self._due = time.monotonic()
         try:
             for block in stream_audio(self.path):
                 n = round(PLAYED_SECONDS * SAMPLE_RATE)
@@ -171,14 +172,13 @@ class FilePlayer(threading.Thread):
 
     def _play(self, samples: np.ndarray) -> None:
         if self.speed:
-            self._due = max(self._due, time.monotonic() - 1.0)
             self._due += len(samples) / SAMPLE_RATE / self.speed
             self._closing.wait(max(0.0, self._due - time.monotonic()))
         else:
             while not self.ring.wait_until_taken(0.2) and not self._closing.is_set():
                 pass
         while self.ring.paused and not self._closing.wait(PLAYED_SECONDS):
-            pass
+            self._due = time.monotonic()
         self.ring.push(samples)
 
     def close(self) -> None:
