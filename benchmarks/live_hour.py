@@ -99,11 +99,13 @@ def main(settings: Settings) -> None:
             time.sleep(0.05)
         if listener.error is not None:
             raise listener.error
-    memory = [row["memory_mb"] for row in rows[len(rows) // 10 + 1 :]]  # past the first windows
+    memory = [row["memory_mb"] for row in rows]
+    late = memory[len(memory) // 2 :]  # the encoder's engine keeps something for new lengths
     common.write("live_hour" if not settings.slow else "live_hour_slow", {
         "settings": vars(settings), "seconds": time.monotonic() - began,
         "judged": session.judged, "dropped": session.dropped, "lost_samples": ring.lost,
-        "growth_mb": memory[-1] - memory[0], "highest_mb": max(memory), "rows": rows,
+        "growth_mb": memory[-1] - memory[0], "second_half_growth_mb": late[-1] - late[0],
+        "highest_mb": max(memory), "rows": rows,
     })  # fmt: skip
 
 

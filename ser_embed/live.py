@@ -140,7 +140,8 @@ def _follow(
             raise failed
     if recorder is not None and recorder.full:
         log.warning("%s is as long as a wav can be; the rest was not recorded", recorder.path)
-    screen.print([] if config.quiet else draw_summary(session, screen.width, screen.colour))
+    if not config.quiet and (device is not None or screen.in_place):  # a file's are its segments
+        screen.print(draw_summary(session, screen.width, screen.colour))
     return session, segments
 
 
