@@ -728,11 +728,13 @@ def test_in_a_terminal(
     assert terminal.raw.count(b"\x1b[?25l") == terminal.raw.count(b"\x1b[?25h") == 1
     assert "level" not in ended, "the summary takes the frame's place"
     assert re.search(r"heard 0:\d\d · windows \d", ended)
-    events = [json.loads(line)["event"] for line in (tmp_path / "log.jsonl").open()]
+    events = [
+        json.loads(line)["event"] for line in (tmp_path / "log.jsonl").read_text().splitlines()
+    ]
     assert [e for e in events if e not in ("window", "segment", "overflow")] == [
         "start", "pause", "reset", "resume", "end",
     ]  # fmt: skip
-    labels = {json.loads(line)["label"] for line in (tmp_path / "log.jsonl").open()
+    labels = {json.loads(line)["label"] for line in (tmp_path / "log.jsonl").read_text().splitlines()
               if '"window"' in line}  # fmt: skip
     assert expected.label in labels
 
@@ -814,7 +816,9 @@ def test_a_lost_device_is_waited_for(
     assert status == 0
     assert "device lost 1" in "\n".join(frame)
     assert "Expression" not in terminal.text
-    events = [json.loads(line)["event"] for line in (tmp_path / "log.jsonl").open()]
+    events = [
+        json.loads(line)["event"] for line in (tmp_path / "log.jsonl").read_text().splitlines()
+    ]
     assert [e for e in events if e in ("lost", "found")] == ["lost", "found"]
 
 
