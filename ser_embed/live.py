@@ -301,6 +301,10 @@ def live(config: LiveConfig) -> Outcome:
     for path in filter(None, (config.out, config.log, config.record)):
         if not path.parent.is_dir():
             raise AudioError(f"{path}: there is no folder {path.parent}")
+    given = {"realtime": config.realtime, "format": config.format != "auto", "out": config.out}
+    for name, value in given.items():
+        if value and config.file is None:
+            raise AudioError(f"--{name} needs --file")
     if config.record and config.record.exists():
         raise AudioError(f"--record {config.record}: exists; name a new file")
     return _hear_file(config, config.file) if config.file else _hear_microphone(config)
