@@ -295,13 +295,14 @@ def _ratio(rate: int) -> Fraction:
 class Resampler:
     """`resample` for a stream: blocks of any length give together what the whole would.
 
-    It holds 0.1 s back, because the filter looks to both sides of a sample.
+    It holds a few milliseconds back, because the filter looks to both sides of a sample.
     """
 
     def __init__(self, rate: int) -> None:
         self.rate, self.ratio = rate, _ratio(rate)
         # A cycle is the time after which a sample of the stream and one at 16 kHz coincide.
-        self.margin = ceil(_EXTRA_SECONDS * rate / self.ratio.numerator)  # in cycles
+        reach = 8 / min(rate, SAMPLE_RATE)  # seconds; the filter has six zero crossings a side
+        self.margin = ceil(reach * rate / self.ratio.numerator)  # in cycles
         self._held = np.empty(0, dtype=np.float32)
         self._given = 0  # cycles at the start of what is held that have been handed out
 

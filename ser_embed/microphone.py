@@ -1,29 +1,33 @@
-"""A microphone as a stream of overlapping windows.
+"""Input devices, a microphone that survives its device, and overlapping windows of a stream.
 
-PortAudio's callback runs in a thread of its own and only copies samples into `Windows`, a ring
-that never grows; a classifier takes windows out of it at its own pace.
+PortAudio runs in a process of its own (`ser_embed.capture`), which is replaced when it fails.
 """
 
-import atexit
 import contextlib
+import json
 import os
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from ser_embed.audio import CLIP_SECONDS, SAMPLE_RATE, to_mono
+from ser_embed.audio import CLIP_SECONDS, to_mono
+from ser_embed.capture import FRAME
 from ser_embed.errors import DeviceError
+from ser_embed.ring import Ring
 
 __all__ = [
     "FILE_INSTEAD", "InputDevice", "Microphone", "Window", "Windows", "find_devices",
-    "pick_device", "quiet_stderr", "windows_of",
+    "pick_device",
 ]  # fmt: skip
 
-CLOSE_SECONDS = 3.0
+CLOSE_SECONDS = 2.0
+RETRY_SECONDS = 1.0  # from one look for a lost device to the next
 FILE_INSTEAD = "or classify a recording instead: python Main.py --file FILE"
 
 
@@ -95,14 +99,6 @@ class Windows:
         return self._ring[(start + np.arange(n)) % len(self._ring)]
 
 
-def windows_of(samples: np.ndarray, seconds: float, hop: float) -> Iterator[Window]:
-    """Return the windows that a microphone would give if it heard `samples` (16 kHz, mono).
-
-    What is left after the last whole window, less than a hop, is heard by that window alone.
-    """
-    return Windows(SAMPLE_RATE, seconds, hop).feed(samples)
-
-
 # --- devices -----------------------------------------------------------------------------------
 
 
@@ -122,45 +118,62 @@ class InputDevice:
         return f"{'*' if self.default else ' '} {self.index:3}  {self.name} ({self.host})"
 
 
-def _sounddevice() -> Any:
+def _capture(*args: object) -> "subprocess.Popen[bytes]":
+    """Start the process that talks to PortAudio; its own remarks are dropped."""
+    package = Path(__file__).parent.parent
+    path = os.pathsep.join(filter(None, [str(package), os.environ.get("PYTHONPATH")]))
+    return subprocess.Popen(
+        [sys.executable, "-m", "ser_embed.capture", *map(str, args)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, "PYTHONPATH": path},
+    )
+
+
+def _first_line(process: "subprocess.Popen[bytes]") -> dict[str, Any]:
+    assert process.stdout is not None
     try:
-        import sounddevice
-    except (ImportError, OSError) as error:
+        said = json.loads(process.stdout.readline())
+    except ValueError:  # PortAudio has ended the process, or it took too long
+        said = {"error": "PortAudio doesn't answer"}
+    if "missing" in said:
         raise DeviceError(
-            f"no microphone, because sounddevice can't be used: {error}. Install PortAudio "
-            "(Debian and Ubuntu: apt-get install libportaudio2; Fedora: dnf install portaudio; "
-            f"macOS: brew install portaudio), {FILE_INSTEAD}"
-        ) from error
-    return sounddevice
+            f"no microphone, because sounddevice can't be used: {said['missing']}. Install "
+            "PortAudio (Debian and Ubuntu: apt-get install libportaudio2; Fedora: dnf install "
+            f"portaudio; macOS: brew install portaudio), {FILE_INSTEAD}"
+        )
+    return dict(said)
 
 
 def find_devices() -> list[InputDevice]:
-    """Return the input devices.
+    """Return the input devices that there are now.
 
     Raises:
         DeviceError: There is none, or no PortAudio.
     """
-    sounddevice = _sounddevice()
-    hosts = sounddevice.query_hostapis()
-    default = sounddevice.default.device[0]
-    devices = [
-        InputDevice(
-            index,
-            str(device["name"]),
-            str(hosts[device["hostapi"]]["name"]),
-            int(device["max_input_channels"]),
-            round(device["default_samplerate"]),
-            index == default,
-        )
-        for index, device in enumerate(sounddevice.query_devices())
-        if device["max_input_channels"] > 0
-    ]
+    with _ending(_capture("list")) as process:
+        said = _first_line(process)
+    devices = [InputDevice(**device) for device in said.get("inputs", [])]
     if not devices:
         raise DeviceError(
             "no microphone: the system has no audio input (a container or a remote shell often "
             f"has none). Connect one and look with --list-devices, {FILE_INSTEAD}"
         )
     return devices
+
+
+@contextlib.contextmanager
+def _ending(process: "subprocess.Popen[bytes]") -> Iterator["subprocess.Popen[bytes]"]:
+    try:
+        yield process
+    finally:
+        process.kill()  # it has nothing to lose
+        process.wait()
+        for pipe in (process.stdin, process.stdout):
+            if pipe is not None:
+                with contextlib.suppress(OSError):
+                    pipe.close()
 
 
 def pick_device(devices: list[InputDevice], wanted: str = "") -> InputDevice:
@@ -185,39 +198,35 @@ def pick_device(devices: list[InputDevice], wanted: str = "") -> InputDevice:
 
 
 class Microphone:
-    """An open input device: a context manager that fills `windows` from now on.
+    """An open input device: a context manager that fills a ring from now on.
 
-    Opened at 16 kHz; a device that refuses is opened at its own rate, and the classifier
-    resamples. `overflows` counts the times that PortAudio reported lost samples.
+    Opened at 16 kHz; a device that refuses is opened at its own rate, and the ring resamples. A
+    device that stops delivering is looked for until it is there again.
+
+    Args:
+        device: What to open.
+        ring: What to fill.
+
+    Attributes:
+        device: The device that is open, or was.
+        rate: Samples per second that it delivers.
+        overflows: Times that samples were lost on their way to the ring.
+        missing: Whether the device is lost at the moment.
+        losses: Times that it has been.
 
     Raises:
-        DeviceError: The device opens at neither rate.
+        DeviceError: The device can't be opened.
     """
 
-    def __init__(self, device: InputDevice, seconds: float, hop: float) -> None:
-        self.device, self.overflows = device, 0
-        portaudio = _sounddevice()
-        tries = [(SAMPLE_RATE, 1), (device.rate, 1), (device.rate, device.channels)]
-        for rate, channels in dict.fromkeys(tries):
-            self.windows = Windows(rate, seconds, hop)
-            try:
-                with quiet_stderr():  # ALSA prints each refusal
-                    self._stream = portaudio.InputStream(
-                        samplerate=rate,
-                        device=device.index,
-                        channels=channels,
-                        dtype="float32",
-                        latency="high",
-                        callback=self._take_in,
-                    )
-                    self._stream.start()
-                return
-            except portaudio.PortAudioError as error:
-                refusal = error
-        raise DeviceError(
-            f"{device.name}: can't be opened for input ({refusal}). Is another program holding "
-            f"it? Choose another with --device, see --list-devices, {FILE_INSTEAD}"
-        )
+    def __init__(self, device: InputDevice, ring: Ring) -> None:
+        self.device, self.ring = device, ring
+        self.rate = self.overflows = self.losses = 0
+        self.missing = False
+        self._channels = 1
+        self._closing = threading.Event()
+        self._process = self._open(device)
+        self._thread = threading.Thread(target=self._follow, daemon=True)
+        self._thread.start()
 
     def __enter__(self) -> "Microphone":
         """Return the microphone."""
@@ -225,34 +234,56 @@ class Microphone:
 
     def __exit__(self, *exception: object) -> None:
         """Close the device."""
-        with quiet_stderr():
-            closing = threading.Thread(target=self._close, daemon=True)
-            closing.start()
-            closing.join(CLOSE_SECONDS)
-        if closing.is_alive():
-            # Of a JACK server that has gone, PortAudio waits ten minutes for an answer, and again
-            # when the program ends.
-            with contextlib.suppress(AttributeError):
-                atexit.unregister(_sounddevice()._exit_handler)
+        self._closing.set()
+        self._process.kill()
+        self._thread.join(CLOSE_SECONDS)
 
-    def _close(self) -> None:
-        self._stream.abort()
-        self._stream.close()
+    def switch(self, device: InputDevice) -> None:
+        """Go on with another device; it is waited for if it can't be opened."""
+        self.device = device
+        self._process.kill()
 
-    def _take_in(self, block: np.ndarray, _n: int, _time: object, status: Any) -> None:
-        self.overflows += bool(status.input_overflow)
-        self.windows.push(block)
+    def _open(self, device: InputDevice) -> "subprocess.Popen[bytes]":
+        process = _capture("open", device.index, device.name, device.host)
+        try:
+            said = _first_line(process)
+            if "error" not in said:
+                self.rate, self._channels = said["rate"], said["channels"]
+                return process
+        except DeviceError:
+            with _ending(process):
+                raise
+        with _ending(process):
+            raise DeviceError(
+                f"{device.name}: can't be opened for input ({said['error']}). Is another program "
+                f"holding it? Choose another with --device, see --list-devices, {FILE_INSTEAD}"
+            )
 
+    def _follow(self) -> None:
+        while not self._closing.is_set():
+            device = self.device
+            with _ending(self._process):
+                self._read(self._process.stdout)
+            self.ring.interrupt()
+            while not self._closing.is_set():
+                if self.device == device:
+                    self.losses += not self.missing
+                    self.missing = True
+                device = self.device
+                try:
+                    self._process = self._open(device)
+                except DeviceError:
+                    self._closing.wait(RETRY_SECONDS)
+                else:
+                    self.missing = False
+                    break
+        with _ending(self._process):
+            pass
 
-@contextlib.contextmanager
-def quiet_stderr() -> Iterator[None]:
-    """Drop what is written to standard error: ALSA and PortAudio print there, over a frame."""
-    sys.stderr.flush()
-    kept = os.dup(2)
-    with open(os.devnull, "wb") as nowhere:  # noqa: PTH123
-        os.dup2(nowhere.fileno(), 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
+    def _read(self, stream: Any) -> None:
+        while len(head := stream.read(FRAME.size)) == FRAME.size:
+            lost, n = FRAME.unpack(head)
+            block = np.frombuffer(stream.read(n), dtype=np.float32)
+            self.overflows += lost
+            whole = len(block) // self._channels * self._channels
+            self.ring.push(block[:whole].reshape(-1, self._channels), self.rate)

@@ -3,74 +3,29 @@
 The `draw_*` functions are pure: from numbers to lines of text that fit a width.
 """
 
+import contextlib
 import math
 import os
 import shutil
 import unicodedata
-from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple, TextIO
+from collections.abc import Iterable, Iterator
+from typing import TextIO
 
-from ser_embed.predict import Prediction
+from ser_embed.segments import NO_SPEECH, UNSURE, Segment, clock
+from ser_embed.session import LANE_SECONDS, Session
 
-__all__ = [
-    "Heard", "Screen", "Session", "draw_bars", "draw_frame", "draw_line", "draw_summary",
-]  # fmt: skip
+__all__ = ["Screen", "draw_bars", "draw_frame", "draw_line", "draw_summary"]
 
 METER_FLOOR = -60.0  # dB below full scale where the meter starts
 MAX_COLUMNS = 100
 BLOCKS = " ▏▎▍▌▋▊▉█"
-PLAIN = str.maketrans(BLOCKS + "·", "    #####,")  # for a terminal that isn't UTF-8
-
-
-class Heard(NamedTuple):
-    """A window's times in seconds and what it was classified as; None for digital silence."""
-
-    start: float
-    end: float
-    prediction: Prediction | None
-
-    def as_json(self) -> dict[str, Any]:
-        """Return the object that `--json` prints for this window."""
-        times = {"start": round(self.start, 3), "end": round(self.end, 3)}
-        if self.prediction is None:
-            return {**times, "label": None, "probabilities": {}}
-        label, probabilities = self.prediction.label, self.prediction.probabilities
-        return {**times, "label": label, "probabilities": probabilities}
-
-
-@dataclass
-class Session:
-    """What the screen shows; its size doesn't depend on how long the session lasts."""
-
-    classes: tuple[str, ...]
-    seconds: float = 0.0  # of audio heard
-    peak: float = 0.0  # of the newest audio, 1 is full scale
-    dropped: int = 0
-    overflows: int = 0
-    latest: Heard | None = None
-    classified: int = 0
-    labels: Counter[str] = field(default_factory=Counter)
-    sums: Counter[str] = field(default_factory=Counter)  # of the probabilities
-
-    def add(self, heard: Heard) -> None:
-        """Count one more window."""
-        self.latest = heard
-        if heard.prediction is not None:
-            self.classified += 1
-            self.labels[heard.prediction.label] += 1
-            self.sums.update(heard.prediction.probabilities)
-
-    def means(self) -> dict[str, float]:
-        """Return each class's mean probability over the windows; empty without any."""
-        return {name: self.sums[name] / self.classified for name in self.classes if self.labels}
-
-    def counts(self) -> list[str]:
-        """Return the counters in words."""
-        minutes, seconds = divmod(int(self.seconds), 60)
-        named = {"windows": self.classified, "dropped": self.dropped, "overflows": self.overflows}
-        return [f"{minutes}:{seconds:02}", *(f"{name} {n}" for name, n in named.items())]
+HEIGHTS = " ▁▂▃▄▅▆▇█"
+PLAIN = str.maketrans(  # for a terminal that isn't UTF-8
+    BLOCKS + HEIGHTS + "·─│", "    #####" + "  ..::##" + "#" + ",-|"
+)
+BAR_COLUMNS = 14  # of a bar that has the last minute beside it
+LANE_COLUMNS = 20  # the last minute takes so many, or isn't shown
+KEYS = "space pauses · d next device · r resets · q quits"
 
 
 def draw_bars(
@@ -87,42 +42,104 @@ def draw_bars(
 
 
 def draw_frame(
-    session: Session, width: int = 80, height: int = 24, colour: bool = False
+    session: Session, width: int = 80, height: int = 24, colour: bool = False, keys: str = ""
 ) -> list[str]:
-    """Return the screen of a session: level, classes, counters; it fits `width` x `height`."""
-    prediction = session.latest.prediction if session.latest else None
-    shares = prediction.probabilities if prediction else dict.fromkeys(session.classes, 0.0)
-    state = [] if prediction else ["no signal" if session.latest else "listening"]
-    foot = _wrap([*state, *session.counts(), "Ctrl-C ends"], width)
-    most = max(1, height - len(foot) - 2)  # what has scrolled away can't be drawn again
+    """Return the screen of a session; it fits `width` x `height`.
+
+    Level, classes with the last minute beside them if there is room, counters, `keys`.
+    """
+    now = session.now
+    shares = dict.fromkeys(session.classes, 0.0) | (now.probabilities if now else {})
+    help_lines = _wrap(keys.split(" · "), width) if keys else _wrap(["Ctrl-C ends"], width)
+    foot = [*_wrap(session.counts(), width), *help_lines]
+    column = max(map(_columns, ["level", NO_SPEECH, *session.classes]))
+    room = max(16, min(width, MAX_COLUMNS) - 1)
+    lane = min(round(LANE_SECONDS), room - min(column, width // 3) - 9 - 2 - BAR_COLUMNS)
+    lane = lane if lane >= LANE_COLUMNS else 0
+    most = max(1, height - len(foot) - (6 if lane else 3))  # what has scrolled away stays there
     kept = set(sorted(shares, key=lambda name: -shares[name])[:most])
     shares = {name: share for name, share in shares.items() if name in kept}
-    column = max(map(_columns, ["level", *shares]))
+    bars_width = width if not lane else room - lane - 1
+    lines = [_state(session, colour, width), _meter(session, column, bars_width, colour)]
+    bars = draw_bars(shares, bars_width, colour, column)
+    if lane:
+        cells = _cells(session, lane)
+        rows = [*shares, UNSURE, NO_SPEECH]
+        blank = " " * _columns(_row("", 0.0, "", column, bars_width, ""))
+        bars += [f"{_fit(name, column)}{blank[column:]}" for name in (UNSURE, NO_SPEECH)]
+        lanes = [_lane(name, cells, colour) for name in rows]
+        bars = [f"{bar} │{drawn}" for bar, drawn in zip(bars, lanes, strict=True)]
+        lines += [*bars, f"{blank}  {'-60 s':{lane - 3}}now"]
+    else:
+        lines += bars
+    return [*lines, *foot][: max(1, height - 1)]
+
+
+def _state(session: Session, colour: bool, width: int) -> str:
+    now = session.now
+    if session.state:
+        text, hue = session.state, "1;33"
+    elif now is None or (now.label == UNSURE and not now.probabilities):
+        text, hue = "listening", "2"
+    elif now.confidence is None:
+        text, hue = now.label, "2"
+    else:
+        text, hue = f"{now.label} {now.confidence:.0%}", "33" if now.label == UNSURE else "1;36"
+    text = _fit(text, width - 1).rstrip()
+    return f"\x1b[{hue}m{text}\x1b[0m" if colour else text
+
+
+def _meter(session: Session, column: int, width: int, colour: bool) -> str:
     level = 20 * math.log10(max(session.peak, 1e-5))
     shown = f"{level:.0f} dB" if session.peak else "silent"
     hue = "" if not colour else "31" if level > -1 else "33" if level > -6 else "32"
-    meter = _row("level", 1 - level / METER_FLOOR, shown, column, width, hue)
-    return [meter, *draw_bars(shares, width, colour, column), *foot]
+    return _row("level", 1 - level / METER_FLOOR, shown, column, width, hue)
+
+
+def _cells(session: Session, columns: int) -> list[Segment | None]:
+    """Return what was heard longest in each of so many parts of the last minute."""
+    heard = [*session.recent, *([session.now] if session.now else [])]
+    end = max(session.seconds, heard[-1].end if heard else 0.0)
+    cells: list[Segment | None] = []
+    step = LANE_SECONDS / columns
+    for cell in range(columns):
+        start = end - (columns - cell) * step
+        overlap, longest = max(
+            ((min(s.end, start + step) - max(s.start, start), -i) for i, s in enumerate(heard)),
+            default=(0.0, 0),
+        )
+        cells.append(heard[-longest] if overlap > 0 else None)
+    return cells
+
+
+def _lane(name: str, cells: list[Segment | None], colour: bool) -> str:
+    """Return where a label was said, as high as it was likely."""
+    drawn = "".join(
+        " " if cell is None or cell.label != name
+        else "─" if cell.confidence is None
+        else HEIGHTS[max(1, round(8 * cell.confidence))]
+        for cell in cells
+    )  # fmt: skip
+    hue = {UNSURE: "33", NO_SPEECH: "2"}.get(name, "36")
+    return f"\x1b[{hue}m{drawn}\x1b[0m" if colour else drawn
 
 
 def draw_summary(session: Session, width: int = 80, colour: bool = False) -> list[str]:
-    """Return a session in retrospect: counters, each class's mean probability, labels."""
+    """Return a session in retrospect: counters, mean probabilities, seconds of each label."""
     lines = _wrap(["heard " + session.counts()[0], *session.counts()[1:]], width)
-    if session.classified:
-        labels = [f"{name} {n}" for name, n in session.labels.most_common()]
+    if session.means():
         lines += ["mean probabilities", *draw_bars(session.means(), width, colour)]
-        lines += _wrap(["most probable in: " + labels[0], *labels[1:]], width)
+    if session.label_seconds:
+        told = [f"{name} {clock(s)}" for name, s in session.label_seconds.most_common()]
+        lines += _wrap(["said: " + told[0], *told[1:]], width)
     return lines
 
 
-def draw_line(heard: Heard, width: int = 0) -> str:
-    """Return one window as a line, the most probable class first, cut to `width` unless 0."""
-    probabilities = heard.prediction.probabilities if heard.prediction else {}
-    best_first = sorted(probabilities.items(), key=lambda item: -item[1])
-    column = max(map(_columns, probabilities), default=0)
-    shown = "   ".join(f"{_fit(name, column)} {share:6.1%}" for name, share in best_first)
-    line = f"{heard.start:6.1f} - {heard.end:6.1f} s   {shown or 'no signal'}"
-    return _fit(line, width - 1).rstrip() if width else line
+def draw_line(heard: Segment, column: int = 0) -> str:
+    """Return what is heard at a time as a line; labels take `column` columns or more."""
+    shown = "" if heard.confidence is None else f"{heard.confidence:6.1%}   "
+    shares = "   ".join(f"{name} {share:.1%}" for name, share in heard.probabilities.items())
+    return f"{clock(heard.end):>9}  {_fit(heard.label, column)}  {shown}{shares}".rstrip()
 
 
 def _row(name: str, share: float, value: str, column: int, width: int, hue: str) -> str:
@@ -167,7 +184,7 @@ class Screen:
     def __init__(self, stream: TextIO, muted: bool = False) -> None:
         self.stream, self.muted = stream, muted
         self.in_place = stream.isatty() and os.environ.get("TERM") != "dumb"
-        self.colour = self.in_place and "NO_COLOR" not in os.environ
+        self.colour = self.in_place and not os.environ.get("NO_COLOR")
         self._frame: list[int] = []  # columns of each line of the frame that stands there
 
     @property
@@ -175,16 +192,32 @@ class Screen:
         """The terminal's columns, 80 if there is no terminal."""
         return shutil.get_terminal_size().columns if self.in_place else 80
 
-    def update(self, session: Session, heard: Heard | None) -> None:
-        """Show a session; `heard` is the window that has just come, if one has."""
+    @contextlib.contextmanager
+    def without_cursor(self) -> Iterator[None]:
+        """Hide the cursor meanwhile: it would dance over a frame."""
+        self._write("\x1b[?25l" if self.in_place else "")
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError, ValueError):  # the terminal is gone
+                self._write("\x1b[?25h" if self.in_place else "")
+
+    def update(self, session: Session, keys: str = "", lines: bool = True) -> None:
+        """Show a session: its frame, or with `lines` what it has judged since."""
         if self.in_place:
             size = shutil.get_terminal_size()
-            frame = draw_frame(session, size.columns, size.lines)
-            drawn = draw_frame(session, size.columns, size.lines, self.colour)
+            with session.lock:
+                frame = draw_frame(session, size.columns, size.lines, False, keys)
+                drawn = draw_frame(session, size.columns, size.lines, self.colour, keys)
+                session.lines.clear()
             self._write(self._home() + "".join(f"{line}\x1b[K\n" for line in drawn) + "\x1b[J")
             self._frame = [_columns(line) for line in frame]
-        elif heard is not None:
-            self.print([draw_line(heard)])
+        elif lines:
+            with session.lock:
+                heard = list(session.lines)
+                session.lines.clear()
+            column = max(map(_columns, (NO_SPEECH, *session.classes)))
+            self.print([draw_line(one, column) for one in heard])
 
     def print(self, lines: Iterable[str]) -> None:
         """Print lines that stay, in place of the frame if there is one."""
@@ -199,7 +232,7 @@ class Screen:
         return f"\x1b[{rows}F" if rows else ""
 
     def _write(self, text: str) -> None:
-        if self.muted:
+        if self.muted or not text:
             return
         encoding = self.stream.encoding or "ascii"
         if "utf" not in encoding.lower():

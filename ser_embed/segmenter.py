@@ -88,6 +88,7 @@ class _Stretch:
         self.start = start
         self.windows = Windows(SAMPLE_RATE, seconds, settings.hop)
         self.guess: np.ndarray | None = None  # while there is no whole window yet
+        self.guessed = 0  # samples that the guess was made from
         self.reach = settings.smooth // 2
         self.middles: list[float] = []
         self.results: list[np.ndarray] = []
@@ -125,8 +126,14 @@ class Segmenter:
     Args:
         classifier: Judges the windows.
         settings: How.
-        live: Keep up with a microphone: of the windows that one push completes only the newest
-            is judged, and a stretch gets a first guess after a second.
+        live: Keep up with a microphone: nothing waits for sound to come, of the windows that one
+            push completes only the newest is judged, and a stretch gets a first guess after a
+            second.
+
+    Attributes:
+        samples: Those that are known to be speech or not.
+        judged: Windows judged so far, first guesses included.
+        until: Seconds at which the newest of them ends.
     """
 
     def __init__(
@@ -137,8 +144,12 @@ class Segmenter:
     ) -> None:
         self.classifier, self.live = classifier, live
         self.settings = settings or SegmentSettings()
-        self.samples = 0  # that are known to be speech or not
-        self._rest = np.empty(0, dtype=np.float32)
+        self.samples = self.judged = self._missed = 0
+        self.until = 0.0
+        # A hop below a step would complete several windows at once; 50 ms bound the gate's work.
+        hop = max(0.05, self.settings.hop)
+        self._n = min(_STEP, round(hop * SAMPLE_RATE)) if live else _STEP
+        self._before = self._rest = np.empty(0, dtype=np.float32)
         self._pause_start = 0.0
         self._stretch: _Stretch | None = None
 
@@ -154,14 +165,25 @@ class Segmenter:
         start = self._stretch.begun
         return judge(start, seconds, newest, self.classifier.classes, self.settings.threshold)
 
+    @property
+    def dropped(self) -> int:
+        """Windows that were not judged, because a newer one was complete."""
+        return self._missed + (self._stretch.windows.dropped if self._stretch else 0)
+
     def push(self, samples: np.ndarray) -> list[Piece]:
         """Take the next samples, mono float32 at 16 kHz; return the pieces that are now final."""
         self._rest = np.concatenate([self._rest, samples])
-        pieces = []
-        while len(self._rest) >= 2 * _STEP:
-            pieces += self._step(self._rest[:_STEP], is_speech(self._rest[: 2 * _STEP]))
-            self._rest = self._rest[_STEP:]
+        pieces, ahead = [], 0 if self.live else _STEP
+        while len(self._rest) >= self._n + ahead:
+            pieces += self._step(self._rest[: self._n], self._hears_speech())
+            self._rest = self._rest[self._n :]
         return pieces + self._judge_newest()
+
+    def _hears_speech(self) -> bool:
+        """Judge the next step within the half second that it begins, or ends if live."""
+        if not self.live:
+            return is_speech(self._rest[: 2 * _STEP])
+        return is_speech(np.concatenate([self._before, self._rest[: self._n]]))
 
     def finish(self) -> list[Piece]:
         """End the stream and return the pieces that are left.
@@ -169,7 +191,7 @@ class Segmenter:
         Raises:
             AudioError: The whole stream was speech of less than 25 ms.
         """
-        pieces = self._step(self._rest, is_speech(self._rest)) if len(self._rest) else []
+        pieces = self._step(self._rest, self._hears_speech()) if len(self._rest) else []
         self._rest = self._rest[:0]
         end = self.samples / SAMPLE_RATE
         if self._stretch is not None:
@@ -186,17 +208,25 @@ class Segmenter:
                 pieces += self._open(at)
             pieces += self._hear(samples)
         elif self._stretch is None:
-            return []
+            pass
         elif self._stretch.windows.pushed > _STEP or self._stretch.results:
-            pieces += self._close(self._stretch, at)
+            # Live, the gate has heard a pause for half a second when it says so.
+            end = at - len(self._before) / SAMPLE_RATE
+            pieces += self._close(self._stretch, max(end, self._stretch.begun))
         else:  # what sounded like speech from one side only
             self._pause_start, self._stretch = self._stretch.start, None
+        if self.live:
+            self._before = np.concatenate([self._before, samples])[self._n - 2 * _STEP :]
         return pieces
 
     def _open(self, at: float) -> list[Piece]:
         """Begin a stretch and return the pause that it ends."""
-        self._stretch = _Stretch(at, self.classifier.seconds or CLIP_SECONDS, self.settings)
-        return [Piece(self._pause_start, at, None)] if at > self._pause_start else []
+        # The gate hears an onset up to a step late: what was before it belongs to it.
+        start = max(at - len(self._before) / SAMPLE_RATE, self._pause_start)
+        self._stretch = _Stretch(start, self.classifier.seconds or CLIP_SECONDS, self.settings)
+        onset = round((at - start) * SAMPLE_RATE)
+        self._stretch.windows.push(self._before[len(self._before) - onset :])
+        return [Piece(self._pause_start, start, None)] if start > self._pause_start else []
 
     def _hear(self, samples: np.ndarray) -> list[Piece]:
         stretch = self._stretch
@@ -214,11 +244,16 @@ class Segmenter:
         stretch = self._stretch
         if stretch is None or not self.live:
             return []
-        window = stretch.windows.take()
+        window, heard = stretch.windows.take(), stretch.windows.pushed
         if window is not None:
             stretch.add(window, self._classify(window.samples))
-        elif not stretch.results and stretch.windows.pushed >= _FIRST_SECONDS * SAMPLE_RATE:
+            self.until = stretch.start + window.start + len(window.samples) / SAMPLE_RATE
+        elif not stretch.results and heard >= max(
+            _FIRST_SECONDS * SAMPLE_RATE, stretch.guessed + stretch.windows.hop
+        ):
             stretch.guess = self._classify(stretch.windows.newest(CLIP_SECONDS))
+            stretch.guessed = heard
+            self.until = stretch.start + heard / SAMPLE_RATE
         return stretch.settle()
 
     def _close(self, stretch: _Stretch, end: float) -> list[Piece]:
@@ -229,9 +264,11 @@ class Segmenter:
         if window is not None:
             stretch.add(window, self._classify(window.samples))
         self._stretch, self._pause_start = None, end
+        self._missed += stretch.windows.dropped
         return stretch.settle(end)
 
     def _classify(self, samples: np.ndarray) -> np.ndarray:
+        self.judged += 1
         shares = self.classifier.classify(samples).probabilities
         return np.array([shares[name] for name in self.classifier.classes])
 

@@ -17,8 +17,9 @@ ORDER = (
     "networks", "heads", "endtoend", "plots", "report", "breakdown", "fit", "runs", "paired",
     "originals", "page", "train", "recipes", "augment", "recordings", "trace", "trainer",
     "tuning", "finetune", "predict", "parity", "hub_model", "hub", "onnxfile", "export",
-    "evaluate", "robustness", "crosscorpus", "microphone", "speech_gate", "segments", "segmenter",
-    "screen", "live", "markup", "tabs", "web", "__main__",
+    "evaluate", "robustness", "crosscorpus", "capture", "ring", "microphone", "speech_gate",
+    "segments", "segmenter", "session", "journal", "listener", "keyboard", "screen", "watch",
+    "live", "markup", "tabs", "web", "__main__",
 )  # fmt: skip
 
 COMMANDS = (

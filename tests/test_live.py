@@ -7,6 +7,7 @@ jackd2 pulseaudio-module-jack.
 """
 
 import contextlib
+import csv
 import ctypes.util
 import fcntl
 import io
@@ -25,6 +26,8 @@ import threading
 import time
 import tracemalloc
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -35,14 +38,20 @@ from filelock import FileLock, Timeout
 from scipy.signal import correlate
 
 from ser_embed import extract, train
-from ser_embed.audio import load_audio, resample
+from ser_embed.audio import load_audio
 from ser_embed.errors import DeviceError
-from ser_embed.live import listen, main
+from ser_embed.journal import Log
+from ser_embed.listener import Listener
+from ser_embed.live import main
 from ser_embed.microphone import InputDevice, Microphone, Windows, find_devices, pick_device
 from ser_embed.predict import Classifier, Prediction
-from ser_embed.screen import Heard, Screen, Session, draw_bars, draw_frame, draw_line, draw_summary
+from ser_embed.ring import FilePlayer, Ring
+from ser_embed.screen import Screen
+from ser_embed.segmenter import SegmentSettings, segment_file
+from ser_embed.segments import write_table
+from ser_embed.session import Session
+from ser_embed.watch import listen
 
-CLASSES = ("positive", "neutral", "negative")
 SINK = "ser_sink"
 JACK_SINK = "PulseAudio JACK Sink"  # by this name JACK and PortAudio know it
 NO_DEVICE = "pcm.nothing { type hw card 99 }\n"  # of an empty configuration PortAudio aborts
@@ -134,89 +143,6 @@ def test_a_device_is_picked_by_index_name_or_default() -> None:
         pick_device(devices, "webcam")
 
 
-# --- what is drawn -----------------------------------------------------------------------------
-
-
-def plain(line: str) -> str:
-    return re.sub(r"\x1b\[[0-9;]*m", "", line)
-
-
-def session_of(*shares: float, classes: tuple[str, ...] = CLASSES, peak: float = 0.1) -> Session:
-    probabilities = dict(zip(classes, shares, strict=True))
-    session = Session(classes, seconds=75.2, peak=peak, dropped=4, overflows=2)
-    best = max(probabilities, key=lambda name: probabilities[name])
-    session.add(Heard(72.0, 75.0, Prediction(best, probabilities)))
-    return session
-
-
-@pytest.mark.parametrize("width", [20, 40, 80, 120])
-def test_a_frame_fits_its_terminal(width: int) -> None:
-    session = session_of(0.713, 0.2, 0.087)
-    frame = draw_frame(session, width, colour=True)
-    assert [plain(line) for line in frame] == draw_frame(session, width)
-    text = "\n".join(map(plain, frame))
-    assert max(len(plain(line)) for line in frame) < width
-    for shown in ("-20 dB", "71.3%", "20.0%", "8.7%", "windows 1", "dropped 4", "overflows 2"):
-        assert shown in text
-    rows = [plain(line) for line in frame[:4]]
-    assert len({len(row) for row in rows}) == 1, "the columns stand under each other"
-    bars = [row.count("█") for row in rows]
-    assert bars[1] >= bars[2] >= bars[3]
-    assert bars[1] > bars[3]
-    for line in draw_summary(session, width):
-        assert len(line) < width
-
-
-def test_bars_are_proportional() -> None:
-    bars = [line.split()[1] for line in draw_bars({"a": 1.0, "b": 0.5, "c": 0.25}, 80)]
-    assert [len(bar) for bar in bars] == [69, 35, 18]  # 80 columns less one, name, value, blanks
-    assert bars[1] == "█" * 34 + "▌"
-    assert "█" not in draw_bars({"a": 0.0})[0]
-
-
-@pytest.mark.parametrize("height", [8, 24])
-def test_a_frame_of_many_classes_fits_its_terminals_height(height: int) -> None:
-    classes = tuple(f"emotion{n}" for n in range(21))
-    shares = np.linspace(0.001, 0.2, 21)
-    frame = draw_frame(session_of(*shares, classes=classes), 80, height)
-    assert len(frame) < height
-    assert any(line.startswith("emotion20 ") for line in frame)
-    names = [line.split()[0] for line in frame if line.startswith("emotion")]
-    assert names == list(classes[-len(names) :]), "the most probable, in the classes' order"
-
-
-def test_wide_characters_count_two_columns() -> None:
-    frame = draw_frame(session_of(0.6, 0.4, classes=("中性", "高兴的")), 40)
-    assert frame[1].startswith("中性   █")
-    assert frame[2].startswith("高兴的 █")
-
-
-@pytest.mark.parametrize(
-    ("peak", "shown", "code"),
-    [(0.0, "silent", 32), (0.01, "-40 dB", 32), (0.7, "-3 dB", 33), (1.0, "0 dB", 31)],
-)
-def test_the_meter_shows_the_level(peak: float, shown: str, code: int) -> None:
-    meter = draw_frame(session_of(0.5, 0.3, 0.2, peak=peak), colour=True)[0]
-    assert plain(meter).endswith(shown)
-    assert f"\x1b[{code}m" in meter
-
-
-def test_before_the_first_window_and_without_a_signal() -> None:
-    session = Session(CLASSES, seconds=1.0)
-    assert "listening" in draw_frame(session)[-1]
-    assert draw_summary(session) == ["heard 0:01 · windows 0 · dropped 0 · overflows 0"]
-    session.add(Heard(0.0, 3.0, None))
-    assert "no signal" in draw_frame(session)[-1]
-    assert draw_line(Heard(0.0, 3.0, None)) == "   0.0 -    3.0 s   no signal"
-    assert session.means() == {}
-
-
-def test_an_ascii_terminal_gets_ascii() -> None:
-    stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
-    Screen(stream).print(draw_bars({"ärger": 0.75}))
-    assert re.fullmatch(rb"\?rger #{45,49} +75.0%\n", stream.buffer.getvalue())  # type: ignore
-
-
 # --- files -------------------------------------------------------------------------------------
 
 
@@ -247,42 +173,106 @@ def live_json(capsys: pytest.CaptureFixture[str], *args: object, status: int = 0
     return json.loads(capsys.readouterr().out)
 
 
-def test_a_file_gives_the_windows_that_a_microphone_would(
-    clips: list[Path],
+@pytest.fixture(scope="module")
+def spoken(clips: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two clips with pauses around them."""
+    pause = np.zeros(16_000, dtype=np.float32)
+    parts = [pause, load_audio(clips[0]), pause, load_audio(clips[-1]), pause]
+    path = tmp_path_factory.mktemp("spoken") / "spoken.wav"
+    soundfile.write(path, np.concatenate(parts), 16_000, subtype="FLOAT")
+    return path
+
+
+def test_a_file_gives_its_segments(
+    spoken: Path,
     classifier: Classifier,
     runs: Path,
-    tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    speech = np.concatenate([load_audio(clip) for clip in clips[:2]])
-    soundfile.write(tmp_path / "speech.wav", speech, 16_000, subtype="FLOAT")
-    args = ["--file", str(tmp_path / "speech.wav"), "--runs-dir", str(runs), "--hop", "0.4"]
+    args = ["--file", str(spoken), "--runs-dir", str(runs), "--hop", "0.25"]
     result = live_json(capsys, *args)
     assert result["run"] == str(classifier.run)
+    expected = segment_file(spoken, classifier, SegmentSettings(hop=0.25)).segments
+    assert result["segments"] == [asdict(segment) for segment in expected]
+    assert result["segments"][-1]["end"] == pytest.approx(soundfile.info(spoken).duration)
+    assert {"no speech"} < {segment["label"] for segment in result["segments"]}
     caplog.set_level("INFO")
     assert main(args) == 0
     shown = capsys.readouterr().out
     assert "SYNTHETIC" in caplog.text, "what the classifier was trained on is said"
-    starts = np.arange(0, len(speech) - 48_000 + 1, 6400)
-    assert [window["start"] for window in result["windows"]] == pytest.approx(starts / 16_000)
-    for start, window in zip(starts, result["windows"], strict=True):
-        direct = classifier.classify(speech[start : start + 48_000])
-        assert window["probabilities"] == pytest.approx(direct.probabilities, abs=1e-5)
-        assert window["label"] == direct.label
-        assert window["end"] == pytest.approx(start / 16_000 + 3.0)
-        assert f"{start / 16_000:6.1f} - {start / 16_000 + 3:6.1f} s   {direct.label}" in shown
+    assert shown == write_table(expected)
 
 
-def test_a_short_file_is_filled_as_in_training(
-    clips: list[Path], classifier: Classifier, runs: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("form", ["table", "json", "csv", "audacity"])
+@pytest.mark.parametrize("into_a_file", [True, False])
+def test_segments_are_written_as_asked(
+    form: str,
+    into_a_file: bool,
+    spoken: Path,
+    classifier: Classifier,
+    runs: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    clip = next(clip for clip in clips if len(load_audio(clip)) < 48_000)
-    windows = live_json(capsys, "--file", clip, "--runs-dir", runs)["windows"]
-    assert len(windows) == 1
-    assert windows[0]["end"] == pytest.approx(len(load_audio(clip)) / 16_000, abs=1e-3)
-    expected = classifier.classify_file(clip)
-    assert windows[0]["probabilities"] == pytest.approx(expected.probabilities, abs=1e-5)
+    segments = segment_file(spoken, classifier).segments
+    args = ["--file", str(spoken), "--runs-dir", str(runs), "--quiet"]
+    if into_a_file and form in ("json", "csv"):
+        args += ["--out", str(tmp_path / f"out.{form}")]
+    elif into_a_file:
+        args += ["--out", str(tmp_path / "out.txt"), "--format", form]
+    else:
+        args += ["--format", form]
+    assert main(args) == 0
+    text = capsys.readouterr().out
+    if into_a_file:
+        assert text == ""
+        text = next(tmp_path.glob("out.*")).read_text(encoding="utf-8")
+    labels = [segment.label for segment in segments]
+    if form == "json":
+        assert json.loads(text) == [asdict(segment) for segment in segments]
+    elif form == "csv":
+        rows = list(csv.DictReader(io.StringIO(text)))
+        assert [row["label"] for row in rows] == labels
+        assert float(rows[-1]["end"]) == pytest.approx(segments[-1].end, abs=1e-3)
+    elif form == "audacity":
+        assert [line.split("\t")[2] for line in text.splitlines()] == labels
+    else:
+        assert text == write_table(segments)
+
+
+def test_a_file_in_real_time_goes_through_the_live_path(
+    spoken: Path, runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seconds = soundfile.info(spoken).duration
+    kept = ["--log", tmp_path / "log.jsonl", "--record", tmp_path / "heard.wav"]
+    began = time.monotonic()
+    result = live_json(capsys, "--file", spoken, "--realtime", "--runs-dir", runs, *kept)
+    assert time.monotonic() - began > seconds - 0.1
+    segments = result["segments"]
+    assert segments[0]["start"] == 0.0
+    assert segments[-1]["end"] == pytest.approx(seconds, abs=0.01)
+    for one, following in pairwise(segments):
+        assert one["end"] == following["start"]
+        assert one["label"] != following["label"]
+    assert result["dropped"] + result["classified"] > 4
+    assert 0 < result["latency_ms"]["mean"] <= result["latency_ms"]["worst"]
+
+    events = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [events[0]["event"], events[-1]["event"]] == ["start", "end"]
+    logged = [event for event in events if event["event"] == "segment"]
+    fields = ("start", "end", "label", "confidence", "probabilities")
+    assert [{name: event[name] for name in fields} for event in logged] == segments
+    ends = [event["end"] for event in events if event["event"] == "window"]
+    assert len(ends) > 4
+    assert ends == sorted(ends)
+    assert all(event["latency_ms"] > 0 for event in events if event["event"] == "window")
+
+    heard, rate = soundfile.read(tmp_path / "heard.wav", dtype="float32")
+    assert rate == 16_000
+    np.testing.assert_allclose(heard, load_audio(spoken), atol=2**-15)
+    again = live_json(capsys, "--file", spoken, "--runs-dir", runs, *kept, status=1)
+    assert "heard.wav: exists" in again["error"]
 
 
 def test_once_with_a_file_takes_its_first_part(
@@ -295,13 +285,16 @@ def test_once_with_a_file_takes_its_first_part(
     assert windows[0]["probabilities"] == pytest.approx(expected, abs=1e-5)
 
 
-def test_silence_within_a_file_is_no_emotion(
-    runs: Path, write_tone: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_silence_is_no_emotion(
+    runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    tone = load_audio(write_tone(tmp_path / "tone.wav", seconds=0.6))
-    soundfile.write(tmp_path / "late.wav", np.concatenate([np.zeros(48_000), tone]), 16_000)
-    windows = live_json(capsys, "--file", tmp_path / "late.wav", "--runs-dir", runs)["windows"]
-    assert [window["label"] is None for window in windows] == [True, False]
+    hum = 1e-4 * np.random.default_rng(0).standard_normal(64_000)
+    soundfile.write(tmp_path / "room.wav", hum, 16_000, subtype="FLOAT")
+    args = ["--file", tmp_path / "room.wav", "--runs-dir", runs]
+    for more in ([], ["--realtime"]):
+        segments = live_json(capsys, *args, *more)["segments"]
+        assert [(s["start"], s["end"], s["label"]) for s in segments] == [(0.0, 4.0, "no speech")]
+    assert live_json(capsys, *args, "--once")["windows"][0]["label"] == "no speech"
 
 
 @pytest.mark.parametrize(
@@ -309,8 +302,13 @@ def test_silence_within_a_file_is_no_emotion(
     [
         (["--file", "missing.wav"], "missing.wav"),
         (["--file", "setup.cfg"], "is it really audio"),
-        (["--hop", "0"], "--hop 0"),
-        (["--hop", "nan"], "--hop nan"),
+        (["--hop", "0"], "hop 0"),
+        (["--hop", "nan"], "hop nan"),
+        (["--smooth", "2"], "smooth 2"),
+        (["--threshold", "7"], "threshold 7"),
+        (["--file", "{clip}", "--out", "nowhere/out.csv"], "there is no folder nowhere"),
+        (["--log", "nowhere/log"], "there is no folder nowhere"),
+        (["--realtime"], "--realtime needs --file"),
         (["--file", "{clip}", "--run", "missing"], "missing: no trained head"),
     ],
 )
@@ -353,11 +351,15 @@ class Stack:
         if jack:
             options = ["--no-realtime", "--name", server, "--timeout", "5000"]
             self.start("jackd", *options, *["-d", "dummy", "-r", "48000", "-p", "2048"])
-        self.pulse = self.start("pulseaudio", *daemon)
-        self._until_done("pactl", "info")
+        self.daemon = daemon
+        self.start_pulse()
         if jack:
             names = [f"sink_name={SINK}_jack", f"server_name={server}"]
             self._until_done("pactl", "load-module", "module-jack-sink", "connect=no", *names)
+
+    def start_pulse(self) -> None:
+        self.pulse = self.start("pulseaudio", *self.daemon)
+        self._until_done("pactl", "info")
 
     def start(self, *command: str) -> "subprocess.Popen[bytes]":
         """Start a program that is ended with the stack."""
@@ -436,20 +438,14 @@ def started_stack(jack: bool) -> Iterator[Stack]:
 
 @pytest.fixture(scope="module")
 def stack() -> Iterator[Stack]:
-    """The stack, and PortAudio of this process started anew upon it."""
+    """The stack, which PortAudio's processes find through the environment."""
     if missing(jack=False):
         pytest.skip(missing(jack=False))
-    import sounddevice
-
     with started_stack(jack=not missing(jack=True)) as stack, pytest.MonkeyPatch.context() as patch:
         for name, value in stack.env.items():
             if name != "HOME":
                 patch.setenv(name, value)
-        sounddevice._terminate()
-        sounddevice._initialize()
         yield stack
-        sounddevice._terminate()  # before its servers end
-    sounddevice._initialize()
 
 
 @pytest.fixture
@@ -493,15 +489,16 @@ def device(request: pytest.FixtureRequest, stack: Stack, steady: Any) -> Iterato
 def test_a_microphone_hears_what_is_played(
     device: InputDevice, steady: tuple[Path, Prediction]
 ) -> None:
-    with Microphone(device, 1.0, 0.5) as microphone:
-        first, second = microphone.windows.take(20.0), microphone.windows.take(20.0)
-    rate = microphone.windows.rate
-    assert rate == (16_000 if device.default else 48_000)
-    assert first is not None
-    assert second is not None
-    assert (first.start, second.start) == (0.0, 0.5)
-    assert len(second.samples) == rate
-    heard, played = resample(second.samples, rate), load_audio(steady[0])[:32_000]
+    ring = Ring()
+    with Microphone(device, ring) as microphone:
+        until = time.monotonic() + 20
+        while ring.pushed < 32_000 and time.monotonic() < until:
+            time.sleep(0.05)
+        assert microphone.rate == (16_000 if device.default else 48_000)
+    block = ring.take(0.0)
+    assert block is not None
+    assert block.start == 0
+    heard, played = block.samples[16_000:32_000], load_audio(steady[0])[:32_000]
     agreement = correlate(played, heard, "valid", "fft").max()
     assert agreement / (np.linalg.norm(heard) * np.linalg.norm(played[:16_000])) > 0.9
 
@@ -541,44 +538,71 @@ def test_devices_are_listed_and_an_unknown_one_is_refused(
 class Slow:
     """A classifier that takes 1.3 s, notes how much had been heard before, and stops after four."""
 
-    def __init__(self, classifier: Classifier, windows: Windows, stop: threading.Event) -> None:
-        self.classifier, self.windows, self.stop = classifier, windows, stop
-        self.began: list[float] = []
+    def __init__(self, classifier: Classifier, ring: Ring, stop: threading.Event) -> None:
+        self.classifier, self.ring, self.stop = classifier, ring, stop
+        self.classes, self.seconds = classifier.classes, 1.0
+        self.began: list[int] = []
 
-    def classify(self, samples: np.ndarray, rate: int) -> Prediction:
-        self.began.append(self.windows.pushed / rate)
-        if len(self.began) == 4:
+    def classify(self, samples: np.ndarray) -> Prediction:
+        self.began.append(self.ring.pushed)
+        if len(self.began) == 5:
             self.stop.set()
         time.sleep(1.3)
-        return self.classifier.classify(samples, rate)
-
-
-class Kept(Screen):
-    """A screen that keeps the windows' ends."""
-
-    ends: list[float]
-
-    def update(self, session: Session, heard: Heard | None) -> None:
-        self.ends += [heard.end] if heard else []
+        return self.classifier.classify(samples)
 
 
 def test_a_slow_classifier_drops_windows_and_gets_the_newest(
     stack: Stack, steady: tuple[Path, Prediction], classifier: Classifier
 ) -> None:
-    session, stop, screen = Session(classifier.classes), threading.Event(), Kept(io.StringIO())
-    screen.ends = []
+    session, stop, ring = Session(classifier.classes), threading.Event(), Ring()
+    slow: Any = Slow(classifier, ring, stop)
+    listener = Listener(ring, slow, SegmentSettings(hop=0.25), session)
     with (
         stack.playing(steady[0], jack=False),
-        Microphone(pick_device(find_devices(), "default"), 1.0, 0.25) as microphone,
+        Microphone(pick_device(find_devices(), "default"), ring) as microphone,
     ):
-        slow: Any = Slow(classifier, microphone.windows, stop)
-        listen(microphone, slow, session, screen, stop)
-    assert len(screen.ends) == len(slow.began) == 4
+        listener.start()
+        screen = Screen(io.StringIO())
+        listen(listener, screen, stop, microphone)
+        waiting = len(ring)
+        listener.close()
+        listener.join()
+    assert listener.error is None
     assert session.dropped >= 3 * 4
-    for end, began in zip(screen.ends, slow.began, strict=True):
-        assert began - end < 0.25 + 0.5, "the newest complete window is at most a hop old"
-    assert len(microphone.windows.newest(3600)) == 1.25 * 16_000
+    assert waiting <= 3 * 16_000, "what waits is what came during one window"
+    assert session.latency > 1.3
+    assert session.worst_latency < 1.3 + 0.25 + 1.0, "the newest complete window, not the next one"
     assert session.seconds > 4
+
+
+def test_a_long_stream_leaves_nothing_behind(
+    spoken: Path, classifier: Classifier, tmp_path: Path
+) -> None:
+    speech = load_audio(spoken)
+    path = tmp_path / "long.wav"
+    soundfile.write(path, np.resize(speech, 150 * 16_000), 16_000)
+    ring, session, sizes = Ring(), Session(classifier.classes), []
+    log = Log(tmp_path / "log.jsonl")
+    listener = Listener(ring, classifier, SegmentSettings(hop=1.0), session, log)
+    tracemalloc.start()
+    try:
+        FilePlayer(path, ring, speed=0.0).start()
+        listener.start()
+        while listener.is_alive():
+            if ring.pushed > (len(sizes) + 3) * 20 * 16_000:
+                sizes.append(tracemalloc.get_traced_memory()[0])
+            time.sleep(0.01)
+            with session.lock:
+                session.lines.clear()
+    finally:
+        tracemalloc.stop()
+        log.close()
+    assert listener.error is None
+    assert session.judged > 20
+    assert session.dropped == ring.lost == 0, "a source that can wait loses nothing"
+    assert len(session.recent) < 100
+    assert len(sizes) >= 4
+    assert sizes[-1] - sizes[0] < 1.5e6, "90 s of float32 are 5.8 MB"
 
 
 # --- in a terminal -----------------------------------------------------------------------------
@@ -628,15 +652,21 @@ class Terminal:
     def press(self, keys: bytes) -> None:
         os.write(self.master, keys)
 
-    def close(self) -> int:
+    def wait(self) -> int:
         """Read the rest and return the exit status."""
         with contextlib.suppress(OSError):
-            while select.select([self.master], [], [], 20)[0] and (
+            while select.select([self.master], [], [], 30)[0] and (
                 more := os.read(self.master, 65536)
             ):
                 self.raw += more
-        os.close(self.master)
         return self.process.wait(20)
+
+    def close(self) -> None:
+        """End the program if it still runs, and give the terminal back."""
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+        os.close(self.master)
 
     def screen(self) -> list[str]:
         """Return what stands on the screen, without its height."""
@@ -654,63 +684,166 @@ class Terminal:
             elif token == "\x1b[J":
                 rows[row:] = [rows[row][:column]]
             elif token[0] == "\x1b":
-                assert token[-1] == "m", f"an escape this screen doesn't know: {token!r}"
+                assert token[-1] in "mlh", f"an escape this screen doesn't know: {token!r}"
             else:
                 rows[row] = rows[row][:column].ljust(column) + token + rows[row][column + 1 :]
                 column += 1
         return [line.rstrip() for line in rows]
 
 
-def test_in_a_terminal(stack: Stack, steady: tuple[Path, Prediction], runs: Path) -> None:
+def test_in_a_terminal(
+    stack: Stack, steady: tuple[Path, Prediction], runs: Path, tmp_path: Path
+) -> None:
     path, expected = steady
-    terminal = Terminal(["Main.py", "--runs-dir", runs], stack.env, columns=40)
+    args = ["Main.py", "--runs-dir", runs, "--log", tmp_path / "log.jsonl"]
+    terminal = Terminal(args, stack.env, columns=80)
+    before = termios.tcgetattr(terminal.master)
     try:
-        terminal.read_until(r"· 0:0[1-9]")
+        terminal.read_until(r"(?s)no speech.*· q quits")
+        assert termios.tcgetattr(terminal.master) != before, "keys count without Enter"
         with stack.playing(path, jack=False):
             terminal.read_until(r"windows [6-9]\b")
         frame = terminal.screen()
-        terminal.press(b"\x03\x03")  # the second does no harm
+        terminal.press(b" ")
+        terminal.read_until(r"paused")
+        terminal.press(b"r ")
+        terminal.read_until(r"(?s)no speech.*windows", timeout=20)
+        terminal.press(b"q")
+        status = terminal.wait()
+        assert termios.tcgetattr(terminal.master) == before
     finally:
-        status = terminal.close()
+        terminal.close()
     assert status == 0, terminal.text[-3000:]
 
-    frame = frame[[line[:5] for line in frame].index("level") :]
-    assert [line.split()[0] for line in frame[:-3]] == ["level", *expected.probabilities]
-    assert max(map(len, frame)) < 40
+    frame = frame[[line[:5] for line in frame].index("level") - 1 :]
+    assert frame[0].split()[0] == expected.label, "what predict says of the file"
+    assert [line.split()[0] for line in frame[2:5]] == list(expected.probabilities)
+    assert max(map(len, frame)) < 80
+    assert len(frame) < 24
     assert frame[-1] == "", "one frame, drawn in place"
-    assert "silent" in terminal.text
+    lane = next(line for line in frame if line.startswith(f"{expected.label} ") and "│" in line)
+    assert re.search("[▄▅▆▇█]{2,}$", lane.split("│")[1].rstrip())
     assert max(map(int, re.findall(r"(-?\d+) dB", terminal.text))) > -10, "the meter moves"
 
-    ended = terminal.screen()
-    assert "^C" not in terminal.screen()
-    assert not any(line.startswith("level") for line in ended), "the summary takes its place"
-    assert re.search(r"heard 0:\d\d · windows \d", "\n".join(ended))
-    means = [line.split()[0] for line in ended if line.endswith("%")]
-    assert means == list(expected.probabilities)
-    assert re.search(rf"most probable in: {expected.label} \d", "\n".join(ended))
+    ended = "\n".join(terminal.screen())
+    assert terminal.raw.count(b"\x1b[?25l") == terminal.raw.count(b"\x1b[?25h") == 1
+    assert "level" not in ended, "the summary takes the frame's place"
+    assert re.search(r"heard 0:\d\d · windows \d", ended)
+    log = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    events = [line["event"] for line in log if line["event"] not in ("window", "segment")]
+    assert [event for event in events if event != "overflow"] == [
+        "start", "pause", "reset", "resume", "end",
+    ]  # fmt: skip
+    labels = {line["label"] for line in log if line["event"] == "window"}
+    assert expected.label in labels
 
 
-def test_lost_samples_are_counted_and_a_lost_device_is_reported(
-    runs: Path, steady: tuple[Path, Prediction]
+@pytest.mark.parametrize("end", ["ctrl-c", "term", "full disk"])
+def test_the_terminal_is_given_back_however_it_ends(stack: Stack, runs: Path, end: str) -> None:
+    args = ["Main.py", "--runs-dir", runs, *(["--log", "/dev/full"] if end == "full disk" else [])]
+    terminal = Terminal(args, {**stack.env, "NO_COLOR": "1"}, columns=40)
+    before = termios.tcgetattr(terminal.master)
+    try:
+        if end == "full disk":
+            terminal.read_until("No space left")
+        else:
+            terminal.read_until(r"· 0:0[1-9]|0:0[1-9] ·")
+        if end == "ctrl-c":
+            terminal.press(b"\x03\x03")  # the second does no harm
+        elif end == "term":
+            terminal.process.terminate()
+        status = terminal.wait()
+        assert termios.tcgetattr(terminal.master) == before
+    finally:
+        terminal.close()
+    assert status == (1 if end == "full disk" else 0), terminal.text[-3000:]
+    assert terminal.raw.count(b"\x1b[?25l") == terminal.raw.count(b"\x1b[?25h")
+    assert "Traceback" not in terminal.text
+    assert not re.search(r"\x1b\[[0-9;]*m", terminal.text), "NO_COLOR"
+    if end == "ctrl-c":
+        assert "^C" not in "".join(terminal.screen())
+
+
+def test_a_pipe_gets_lines(stack: Stack, steady: tuple[Path, Prediction], runs: Path) -> None:
+    with stack.playing(steady[0], jack=False):
+        process = subprocess.Popen(
+            [sys.executable, "Main.py", "--runs-dir", str(runs)],
+            cwd=Path(__file__).parent.parent,
+            env={**os.environ, **stack.env},
+            stdout=subprocess.PIPE,
+            stdin=subprocess.DEVNULL,
+            text=True,
+        )
+        assert process.stdout is not None
+        lines = [process.stdout.readline() for _ in range(8)]
+        process.terminate()
+        rest = process.communicate(timeout=30)[0]
+    assert process.returncode == 0
+    assert all(re.match(r" +0:\d\d\.\d  (no speech|unsure|[a-z]+ +\d)", line) for line in lines)
+    assert any(steady[1].label in line.split()[1:2] for line in lines)
+    assert "heard 0:" in rest
+    assert "\x1b" not in "".join(lines) + rest
+
+
+def children(pid: int) -> list[int]:
+    told = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+    return [int(child) for child in told.split()]
+
+
+def test_a_lost_device_is_waited_for(
+    runs: Path, steady: tuple[Path, Prediction], tmp_path: Path
 ) -> None:
+    """The sound server dies as a device that is unplugged, and comes back."""
+    if missing(jack=False):
+        pytest.skip(missing(jack=False))
+    with started_stack(jack=False) as stack:
+        args = ["Main.py", "--runs-dir", runs, "--log", tmp_path / "log.jsonl"]
+        terminal = Terminal(args, stack.env, columns=80)
+        try:
+            terminal.read_until(r"0:0[2-9] ·")
+            stack.pulse.kill()
+            stack.pulse.wait()
+            terminal.read_until(r"default is lost, waiting for it")
+            stack.start_pulse()
+            with stack.playing(steady[0], jack=False):
+                terminal.read_until(rf"{steady[1].label} \d+%", timeout=90)
+                frame = terminal.screen()
+            terminal.press(b"q")
+            status = terminal.wait()
+        finally:
+            terminal.close()
+    assert status == 0
+    assert "device lost 1" in "\n".join(frame)
+    assert "Expression" not in terminal.text
+    events = [
+        json.loads(line)["event"] for line in (tmp_path / "log.jsonl").read_text().splitlines()
+    ]
+    assert [e for e in events if e in ("lost", "found")] == ["lost", "found"]
+
+
+def test_lost_samples_are_counted_and_a_dead_server_does_not_block(runs: Path) -> None:
     if missing(jack=True):
         pytest.skip(missing(jack=True))
     with started_stack(jack=True) as stack:
         args = ["Main.py", "--device", JACK_SINK, "--runs-dir", runs]
         terminal = Terminal(args, stack.env, columns=80)
         try:
-            terminal.read_until(r"· 0:0[1-9]")
-            os.kill(terminal.process.pid, signal.SIGSTOP)  # JACK goes on without it
+            terminal.read_until(r"0:0[1-9] ·")
+            assert "it refuses 16000 Hz" in terminal.text
+            [capture] = children(terminal.process.pid)
+            os.kill(capture, signal.SIGSTOP)  # JACK goes on without it
             time.sleep(1.0)
-            os.kill(terminal.process.pid, signal.SIGCONT)
+            os.kill(capture, signal.SIGCONT)
             terminal.read_until(r"overflows [1-9]")
             stack.pulse.terminate()
             stack.started[0].kill()
+            terminal.read_until(r"Sink is lost, waiting for it")
+            began = time.monotonic()
+            terminal.press(b"q")
+            assert terminal.wait() == 0
+            assert time.monotonic() - began < 10
         finally:
-            status = terminal.close()
-    assert status == 1
-    assert "has delivered no audio for 5 s" in terminal.text
-    assert "Expression" not in terminal.text
+            terminal.close()
 
 
 # --- no microphone -----------------------------------------------------------------------------
