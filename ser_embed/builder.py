@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -100,7 +101,9 @@ class Builder:
         n: int,
         widths: Mapping[str, int],
     ) -> None:
-        self.path, self.temporary = path, path.with_name(f"{path.name}.{os.getpid()}.tmp")
+        # Processes of several machines may write the same file, and have the same number.
+        self.path = path
+        self.temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex[:12]}.tmp")
         self.widths = widths
         self.frames = np.zeros(n, dtype=np.int32)
         self.count = 0
@@ -135,17 +138,22 @@ class Builder:
 
     def add(self, clip: EncodedClip) -> None:
         """Write the next clip."""
-        index, self.count = self.count, self.count + 1
-        self._waiting.append(clip.row)
-        if len(self._waiting) == ROWS_AT_ONCE:
-            self._write_rows()
-        self.frames[index] = clip.frames
+        index = self._add_row(clip.row, clip.frames)
         if clip.row.state != STORED:
             return
         _write(self._features, index, clip.features)
         if clip.extrema.size:
             _write(self._range, index, clip.extrema)
         self.disk.check()
+
+    def _add_row(self, row: ClipRow, frames: int) -> int:
+        """Take the next clip's row; return its line."""
+        index, self.count = self.count, self.count + 1
+        self._waiting.append(row)
+        if len(self._waiting) == ROWS_AT_ONCE:
+            self._write_rows()
+        self.frames[index] = frames
+        return index
 
     def _write_rows(self) -> None:
         rows, self._waiting = self._waiting, []

@@ -6,6 +6,7 @@ The commands print that sentence and exit with status 1; nothing else of theirs 
 
 __all__ = [
     "AudioError",
+    "ClusterError",
     "CorpusError",
     "DeviceError",
     "DownloadError",
@@ -67,6 +68,10 @@ class DownloadError(SerEmbedError):
 
 class WebError(SerEmbedError):
     """The page can't be served at that address."""
+
+
+class ClusterError(SerEmbedError):
+    """A Ray cluster that can't be reached, or that loses its workers again and again."""
 
 
 class MissingExtra(SerEmbedError):

@@ -32,8 +32,8 @@ from ser_embed.command import (
 )
 from ser_embed.corpora import listing_of
 from ser_embed.encoder import load_encoder
+from ser_embed.encoding import spread
 from ser_embed.errors import AudioError, ExportError
-from ser_embed.extract import spread
 from ser_embed.graph import Graph
 from ser_embed.hub import about_of, licence_of, public_name, sources_of, write_folder
 from ser_embed.listing import Listing

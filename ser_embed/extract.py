@@ -10,12 +10,10 @@ import math
 import os
 import sys
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import numpy as np
 import tyro
 from tqdm import tqdm
 
@@ -32,20 +30,21 @@ from ser_embed.command import (
     run_command,
 )
 from ser_embed.corpora import discover, listing_of, read_demo
+from ser_embed.distributed import ClusterOptions, cluster, extract_ray
 from ser_embed.encoder import Encoder, load_encoder
+from ser_embed.encoding import Tally, encode_batch, spread
 from ser_embed.errors import CorpusError
 from ser_embed.features import FeatureSettings, Layer, Norm, Pool
 from ser_embed.listing import DEMO, Listing
 from ser_embed.naming import Utterance
 from ser_embed.reading import CLIPS_AT_ONCE, Batches, ReadClip, Readers
 from ser_embed.store import store_path
+from ser_embed.table import STORED
 from ser_embed.writer import StoreWriter, row_of
 
-__all__ = ["ExtractConfig", "extract", "extract_listing", "main", "spread"]
+__all__ = ["ExtractConfig", "extract", "extract_listing", "main"]
 
 log = logging.getLogger(__name__)
-
-LISTED_FAULTS = 20  # failed clips that are named one by one; the store's table has them all
 
 
 @dataclass(frozen=True)
@@ -94,7 +93,17 @@ class ExtractConfig(Options):
     seed: int = 0
     """Seed of the random fill, and of the weights of untrained encoders."""
     features_dir: Path = FEATURES_DIR
-    """Folder of the stores."""
+    """Folder of the stores. With --engine ray every machine has to see it."""
+    engine: Literal["local", "ray"] = "local"
+    """ray encodes on a cluster: shards in <store>.shards, and the store is an index over them."""
+    address: str = ""
+    """Ray cluster: auto, or HOST:PORT. Default: Ray is started on this machine."""
+    url: str = ""
+    """Write the store behind a URL of fsspec (s3://BUCKET/FOLDER, gs://, file://), with ray."""
+    block_clips: int = 256
+    """Clips a shard, with ray."""
+    actors: int = 0
+    """Encoders at the same time, with ray; 0 for one a GPU, without GPUs one a processor."""
 
 
 # --- one corpus ------------------------------------------------------------------------------
@@ -126,10 +135,7 @@ class _Run:
         self.listing, self.encoder, self.config, self.writer = listing, encoder, config, writer
         self.utterances = spread(listing.utterances, config.limit)
         self.settings = _settings(config, encoder)
-        self.encoded = self.reused = self.copies = self.failed = 0
-        self.first_faults: list[tuple[Path, str]] = []
-        for path, reason in listing.faults:  # some have no place in the corpus at all
-            self._fail(Utterance(path, listing.corpus, "", "", ""), reason)
+        self.tally = Tally(listing, writer)
 
     def run(self, readers: Readers) -> None:
         """Encode what isn't known yet."""
@@ -157,68 +163,19 @@ class _Run:
 
     def _take(self, utterance: Utterance, item: ReadClip, batches: Batches) -> None:
         if item.fault:
-            self._fail(utterance, item.fault, item.sha256)
+            self.tally.fail(utterance, item.fault, item.sha256)
+        elif not self.tally.is_new((utterance.path.name, item.sha256)):
             return
-        identity = (utterance.path.name, item.sha256)
-        if not self.writer.see(identity):
-            self.copies += 1  # downloads often hold the same folder twice
-            return
-        if item.waveform is not None:
+        elif item.waveform is not None:
             self._encode(batches.add(utterance, item))
-            return
-        seconds = self.writer.known[identity].row.seconds
-        self.writer.meet(row_of(utterance, self.listing.root, item.sha256, seconds))
-        self.reused += 1
-
-    def _fail(self, utterance: Utterance, reason: str, sha256: str = "") -> None:
-        """Record a clip that can't be used; no hash if not even its bytes could be read."""
-        self.writer.meet(row_of(utterance, self.listing.root, sha256, 0.0, reason))
-        self.failed += 1
-        if len(self.first_faults) < LISTED_FAULTS:
-            self.first_faults.append((utterance.path, reason))
+        else:
+            self.tally.reuse(row_of(utterance, self.listing.root, item.sha256, 0.0))
 
     def _encode(self, batch: list[tuple[Utterance, ReadClip]]) -> None:
-        if not batch:
-            return
-        waveforms = [item.waveform for _, item in batch if item.waveform is not None]
-        results = self.encoder.features(waveforms, self.config.norm, self.config.pool)
-        for (utterance, item), waveform, (features, extrema) in zip(
-            batch, waveforms, results, strict=True
-        ):
-            with np.errstate(over="ignore"):
-                stored = features.astype(self.config.dtype)
-            if not np.isfinite(stored).all():
-                self._fail(utterance, _unfit(features, self.config.dtype), item.sha256)
-                continue
-            row = row_of(utterance, self.listing.root, item.sha256, item.seconds)
-            frames = self.encoder.n_frames(len(waveform))
-            self.writer.add(row, stored, extrema, frames)
-            self.writer.meet(row)
-            self.encoded += 1
-
-    def finish(self) -> dict[str, int]:
-        """Write the finished file."""
-        if not self.encoded + self.reused:
-            path, reason = self.first_faults[0]
-            raise CorpusError(
-                f"{self.listing.root}: none of its {self.failed} clips can be used; "
-                f"the first is {path}: {reason}"
-            )
-        return self.writer.finish(prune=self.config.prune)
-
-
-def _unfit(features: np.ndarray, dtype: str) -> str:
-    """Return why features can't be stored."""
-    if not np.isfinite(features).all():
-        return "the encoder's output is not finite"
-    return f"the encoder's output is beyond {dtype}; store it with --dtype float32"
-
-
-def spread(utterances: Sequence[Utterance], limit: int) -> Sequence[Utterance]:
-    """Return `limit` clips at even distances, so that every speaker and emotion is met."""
-    if limit <= 0 or limit >= len(utterances):
-        return utterances
-    return tuple(utterances[i * len(utterances) // limit] for i in range(limit))
+        for clip in encode_batch(self.encoder, self.settings, self.listing.root, batch):
+            if clip.row.state == STORED:
+                self.writer.add(*clip)
+            self.tally.take(clip.row)
 
 
 def extract_listing(
@@ -245,38 +202,10 @@ def extract_listing(
     ) as writer:
         run = _Run(listing, encoder, config, writer)
         run.run(readers)
-        totals = run.finish()
+        totals = run.tally.finish(config.prune)
     seconds = time.perf_counter() - started
-    _report(run, totals, path)
-    return {
-        "store": str(path),
-        "clips": run.encoded + run.reused + run.failed,
-        "stored": run.encoded,
-        "reused": run.reused,
-        "failed": run.failed,
-        "seconds": round(seconds, 3),
-        "clips_per_second": round(run.encoded / seconds, 2),
-    }
-
-
-def _report(run: _Run, totals: dict[str, int], path: Path) -> None:
-    counts = f"{run.encoded} clips encoded, {run.reused} already there, {run.failed} failed"
-    log.info("%s: %s -> %s", run.listing.corpus, counts, path)
-    if run.copies:
-        log.info("%d files have the name and bytes of another; each clip is kept once", run.copies)
-    if totals["kept"] and not run.config.limit:
-        log.info(
-            "%d clips of earlier runs are not in %s any more and are kept; --prune drops them",
-            totals["kept"],
-            run.listing.root,
-        )
-    for clip, reason in run.first_faults:
-        print(f"failed: {clip}: {reason}", file=sys.stderr)
-    if run.failed > LISTED_FAULTS:
-        print(
-            f"... and {run.failed - LISTED_FAULTS} more; python -m ser_embed.store {path}",
-            file=sys.stderr,
-        )
+    run.tally.report(str(path), 0 if config.limit else totals["kept"])
+    return run.tally.result(str(path), seconds)
 
 
 # --- the command -----------------------------------------------------------------------------
@@ -308,17 +237,7 @@ def extract(config: ExtractConfig) -> Outcome:
     """
     _check(config)
     listings = _listings(config)
-    clips = sum(len(listing.utterances) for listing in listings)
-    with Readers(min(config.workers, -(-clips // CLIPS_AT_ONCE))) as readers:
-        encoder = load_encoder(
-            config.encoder,
-            config.layer,
-            backend=config.backend,
-            precision=config.precision,
-            seed=config.seed,
-        )
-        log.info("encoder %s, layer %s, %s", encoder.name, encoder.layer, encoder.backend.name)
-        stores = [extract_listing(listing, encoder, config, readers) for listing in listings]
+    stores = _on_cluster(config, listings) if config.engine == "ray" else _here(config, listings)
     result: dict[str, Any] = dict(stores[0])
     if len(stores) > 1:
         result["store"] = [one["store"] for one in stores]
@@ -328,6 +247,35 @@ def extract(config: ExtractConfig) -> Outcome:
     return Outcome(result, SOME_CLIPS_FAILED if result["failed"] else DONE)
 
 
+def _here(config: ExtractConfig, listings: list[Listing]) -> list[dict[str, Any]]:
+    clips = sum(len(listing.utterances) for listing in listings)
+    with Readers(min(config.workers, -(-clips // CLIPS_AT_ONCE))) as readers:
+        encoder = _load(config, config.backend)
+        log.info("encoder %s, layer %s, %s", encoder.name, encoder.layer, encoder.backend.name)
+        return [extract_listing(listing, encoder, config, readers) for listing in listings]
+
+
+def _on_cluster(config: ExtractConfig, listings: list[Listing]) -> list[dict[str, Any]]:
+    options = ClusterOptions(
+        config.url, config.block_clips, config.actors, config.backend, config.batch_size,
+        config.limit, config.prune, hide_bar(config),
+    )  # fmt: skip
+    with cluster(config.address):
+        encoder = _load(config, "torch")  # here it only tells what the features depend on
+        settings = _settings(config, encoder)
+        return [
+            extract_ray(listing, encoder, settings, config.features_dir, options)
+            for listing in listings
+        ]
+
+
+def _load(config: ExtractConfig, backend: BackendName) -> Encoder:
+    return load_encoder(
+        config.encoder, config.layer, backend=backend, precision=config.precision,
+        seed=config.seed,
+    )  # fmt: skip
+
+
 def _check(config: ExtractConfig) -> None:
     if config.seconds != 0 and not 0.025 <= config.seconds < math.inf:
         raise CorpusError(f"--seconds {config.seconds}: give 0 for whole clips, or 0.025 and more")
@@ -335,6 +283,12 @@ def _check(config: ExtractConfig) -> None:
         raise CorpusError(f"--batch-size {config.batch_size}: at least 1")
     if config.workers < 0:
         raise CorpusError(f"--workers {config.workers}: give 0 for none, or more")
+    if config.engine == "local" and (config.url or config.address):
+        raise CorpusError("--url and --address are for --engine ray; add it")
+    if config.block_clips < 1:
+        raise CorpusError(f"--block-clips {config.block_clips}: at least 1")
+    if config.actors < 0:
+        raise CorpusError(f"--actors {config.actors}: give 0 for one a GPU or processor, or more")
     if not 0 <= config.seed < 2**63:
         raise CorpusError(f"--seed {config.seed}: from 0 to 2^63 - 1")
 

@@ -31,6 +31,7 @@ from ser_embed.command import (
 )
 from ser_embed.corpora import Listing, listing_of
 from ser_embed.encoder import load_encoder
+from ser_embed.encoding import LISTED_FAULTS, spread
 from ser_embed.endtoend import (
     Freeze,
     Network,
@@ -39,7 +40,7 @@ from ser_embed.endtoend import (
     n_layers,
 )
 from ser_embed.errors import CorpusError, EncoderError, HeadError
-from ser_embed.extract import LISTED_FAULTS, ExtractConfig, extract_listing, spread
+from ser_embed.extract import ExtractConfig, extract_listing
 from ser_embed.features import FeatureSettings
 from ser_embed.heads import read_card
 from ser_embed.labels import load_scheme

@@ -49,20 +49,27 @@ class Ledger:
         self._database.executescript(_TABLES)
         self._database.execute("BEGIN")
         self._files: list[Path] = []
+        self._numbers: dict[Path, int] = {}
         self._places = 0
         self.known = Known(self._database, self._files)
 
     def remember(self, file: Path, rows: Iterable[ClipRow]) -> None:
         """Take in the rows of a file that is on disk."""
-        self._files.append(file)
-        for line, row in enumerate(rows):
+        self.remember_each((file, line, row) for line, row in enumerate(rows))
+
+    def remember_each(self, places: Iterable[tuple[Path, int, ClipRow]]) -> None:
+        """Take in rows with the file and line that each is in; of a clip the last counts."""
+        for file, line, row in places:
             if row.state != STORED:
                 continue
+            if file not in self._numbers:
+                self._numbers[file] = len(self._files)
+                self._files.append(file)
             self._places += 1
             name, sha256 = _key(row.identity)
             self._database.execute(
                 "INSERT OR REPLACE INTO known VALUES (?, ?, ?, ?, ?, ?, ?)",
-                (name, sha256, self._places, len(self._files) - 1, line, _blob(row.path),
+                (name, sha256, self._places, self._numbers[file], line, _blob(row.path),
                  _written(row)),
             )  # fmt: skip
 

@@ -30,14 +30,16 @@ from torch.utils.data import Dataset
 from ser_embed.command import DONE, FAILED, Options, Outcome, run_command
 from ser_embed.errors import StoreError
 from ser_embed.features import SCHEMA, FeatureSettings
+from ser_embed.shards import Shards, is_index
 from ser_embed.table import (
     COLUMNS,
     FAILED_CLIP,
     STORED,
-    TEXT,
     ClipRow,
     TableDigest,
     checksum,
+    columns_of,
+    rows_of,
     text_of,
 )
 
@@ -80,6 +82,7 @@ class FeatureStore:
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
         self._file: h5py.File | None = None
+        self._shards: Shards | None = None
         self._pid = 0
         if not self.path.is_file():
             raise StoreError(
@@ -130,7 +133,8 @@ class FeatureStore:
             try:
                 # Finished files never change, so no lock is needed, and none works on some NFS.
                 self._file = h5py.File(self.path, "r", locking=False)
-            except OSError as error:
+                self._shards = Shards(self.path, self._file) if is_index(self._file) else None
+            except (OSError, KeyError, ValueError, RuntimeError) as error:
                 raise self._damaged(error) from error
             self._pid = os.getpid()
         return self._file
@@ -139,7 +143,7 @@ class FeatureStore:
     def clips(self) -> pd.DataFrame:
         """The table: one row a clip, in the order of the features; see `ClipRow`."""
         if self._table is None:
-            columns = self._read_columns(0, None)
+            columns = columns_of(self._read_table(0, None))
             # As objects: with pyarrow installed pandas would refuse names that aren't UTF-8.
             self._table = pd.DataFrame(
                 {n: pd.Series(v, dtype=object if v.dtype == object else None)
@@ -147,16 +151,13 @@ class FeatureStore:
             )  # fmt: skip
         return self._table
 
-    def _read_columns(self, start: int, stop: int | None) -> dict[str, np.ndarray]:
+    def _read_table(self, start: int, stop: int | None) -> np.ndarray:
         try:
-            raw = self.file["clips"][start:stop]
-            columns = {name: raw[name] for name in COLUMNS}
+            table = self.file["clips"][start:stop]
+            _ = table[list(COLUMNS)]  # raises if one is missing
         except (KeyError, IndexError, OSError, ValueError, RuntimeError) as error:
             raise self._damaged(error) from error
-        for name, kind in COLUMNS.items():
-            if kind == TEXT:
-                columns[name] = np.array([text_of(v) for v in columns[name]], dtype=object)
-        return columns
+        return table
 
     @property
     def rows(self) -> list[ClipRow]:
@@ -166,9 +167,7 @@ class FeatureStore:
     def each_row(self) -> Iterator[ClipRow]:
         """Yield the table's rows; only a few thousand at a time are in memory."""
         for start in range(0, len(self), _ROWS_AT_ONCE):
-            columns = self._read_columns(start, start + _ROWS_AT_ONCE)
-            for row in zip(*(values.tolist() for values in columns.values()), strict=True):
-                yield ClipRow(*row)
+            yield from rows_of(self._read_table(start, start + _ROWS_AT_ONCE))
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -189,12 +188,15 @@ class FeatureStore:
 
     def read(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
         """Return the features of some clips, (n, ...) in the stored type, in the order asked."""
-        source = self.file["features"]
-        out = np.empty((len(indices), *source.shape[1:]), dtype=source.dtype)
+        whole = self.file["features"]
+        out = np.empty((len(indices), *whole.shape[1:]), dtype=whole.dtype)
         try:
             for place, index in enumerate(indices):
-                if not _read_chunk(source, int(index), out[place]):
-                    source.read_direct(out, np.s_[int(index)], np.s_[place])
+                source, line = self._find("features", int(index), whole)
+                if source is None or source.shape[1:] != whole.shape[1:]:
+                    _read_padded(source, line, out[place])
+                elif not _read_chunk(source, line, out[place]):
+                    source.read_direct(out, np.s_[line], np.s_[place])
         except (OSError, RuntimeError) as error:
             raise self._damaged(error) from error
         return out
@@ -204,16 +206,25 @@ class FeatureStore:
         if "range" not in self.file:
             raise StoreError(f"{self.path}: holds no range (pooled, or not normalised)")
         try:
-            source = self.file["range"]
-            return np.stack([source[int(i)] for i in indices])
+            whole = self.file["range"]
+            out = np.empty((len(indices), *whole.shape[1:]), dtype=whole.dtype)
+            for place, index in enumerate(indices):
+                _read_padded(*self._find("range", int(index), whole), out[place])
         except (KeyError, OSError, RuntimeError) as error:
             raise self._damaged(error) from error
+        return out
+
+    def _find(self, name: str, index: int, whole: h5py.Dataset) -> tuple[h5py.Dataset | None, int]:
+        """Return the dataset that holds a clip, None if the clip failed, and the line in it."""
+        return (whole, index) if self._shards is None else self._shards.find(name, index)
 
     def close(self) -> None:
         """Close the file; it opens again when needed."""
         if self._file is not None and self._pid == os.getpid():
+            if self._shards is not None:
+                self._shards.close()
             self._file.close()
-        self._file = None
+        self._file = self._shards = None
 
     def __enter__(self) -> "FeatureStore":
         """Return the store."""
@@ -225,7 +236,18 @@ class FeatureStore:
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the handle behind."""
-        return {**self.__dict__, "_file": None}
+        return {**self.__dict__, "_file": None, "_shards": None}
+
+
+def _read_padded(source: h5py.Dataset | None, line: int, out: np.ndarray) -> None:
+    """Copy one clip to `out`, whose time may be longer."""
+    if source is None:
+        out[...] = 0
+        return
+    clip = source[line]
+    if clip.shape != out.shape:
+        out[...] = 0
+    out[tuple(slice(size) for size in clip.shape)] = clip
 
 
 def _read_chunk(source: h5py.Dataset, index: int, out: np.ndarray) -> bool:
@@ -281,8 +303,9 @@ class FeatureDataset(Dataset[tuple[torch.Tensor, int, int]]):
 
 def own_part(store: FeatureStore, index: int, frames: int) -> tuple[np.ndarray, np.ndarray]:
     """Return a clip's features and range without the padding of shorter clips."""
-    features = store.file["features"][index]
-    extrema = store.file["range"][index] if "range" in store.file else np.empty(0, np.float32)
+    features = store.read([index])[0]
+    ranged = "range" in store.file
+    extrema = store.read_range([index])[0] if ranged else np.empty(0, np.float32)
     if store.settings.pool == "none":
         features = features[..., :frames, :]
         extrema = extrema[..., :frames, :] if extrema.size else extrema
@@ -292,8 +315,10 @@ def own_part(store: FeatureStore, index: int, frames: int) -> tuple[np.ndarray, 
 def _is_padded_with_zeros(store: FeatureStore, index: int, frames: int) -> bool:
     if store.settings.pool != "none":
         return True
-    names = [name for name in ("features", "range") if name in store.file]
-    padding = [store.file[name][index][..., frames:, :] for name in names]
+    arrays = [store.read([index])]
+    if "range" in store.file:
+        arrays.append(store.read_range([index]))
+    padding = [array[..., frames:, :] for array in arrays]
     return not any(np.ascontiguousarray(array).view(np.uint8).any() for array in padding)
 
 

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from operator import attrgetter
 from pathlib import Path
@@ -13,8 +13,8 @@ import h5py
 import numpy as np
 
 __all__ = [
-    "COLUMNS", "FAILED_CLIP", "STORED", "TEXT", "ClipRow", "Identity", "TableDigest", "checksum",
-    "table_of", "text_of", "text_type", "values_of", "widths_of",
+    "COLUMNS", "FAILED_CLIP", "STORED", "ClipRow", "Identity", "TableDigest", "checksum",
+    "columns_of", "rows_of", "table_of", "text_of", "text_type", "values_of", "widths_of",
 ]  # fmt: skip
 
 STORED, FAILED_CLIP = "stored", "failed"
@@ -95,6 +95,21 @@ def table_of(rows: list[ClipRow], widths: Mapping[str, int]) -> np.ndarray:
         values = [getattr(row, name) for row in rows]
         table[name] = [_bytes(value) for value in values] if kind == TEXT else values
     return table
+
+
+def columns_of(table: np.ndarray) -> dict[str, np.ndarray]:
+    """Return the columns of what `table_of` gave, texts as objects."""
+    columns = {name: table[name] for name in COLUMNS}
+    for name, kind in COLUMNS.items():
+        if kind == TEXT:
+            columns[name] = np.array([text_of(v) for v in columns[name]], dtype=object)
+    return columns
+
+
+def rows_of(table: np.ndarray) -> Iterator[ClipRow]:
+    """Yield the rows of what `table_of` gave."""
+    for row in zip(*(values.tolist() for values in columns_of(table).values()), strict=True):
+        yield ClipRow(*row)
 
 
 def checksum(features: np.ndarray, extrema: np.ndarray) -> int:

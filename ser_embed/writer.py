@@ -14,13 +14,14 @@ import sqlite3
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, replace
+from functools import partial
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from filelock import FileLock, Timeout
@@ -38,6 +39,9 @@ __all__ = ["StoreWriter", "row_of"]
 BLOCK_CLIPS = 256  # clips a part holds at most ...
 BLOCK_SECONDS = 10.0  # ... and the longest that an encoded clip waits to be on its way to disk
 OPEN_FILES = 8  # parts that are open at once while the finished file is written
+
+
+Writer = TypeVar("Writer", bound="StoreWriter")
 
 
 def row_of(
@@ -88,9 +92,7 @@ class StoreWriter:
         self.dtype = np.dtype(json.loads(header["settings"])["dtype"])
         self._ledger = Ledger()
         self.known: Known = self._ledger.known
-        for file in ([path] if path.is_file() else []) + sorted(self.parts.glob("*.h5")):
-            with FeatureStore(file) as store:
-                self._ledger.remember(file, store.each_row())
+        self._remember_files()
         self._n_stored = len(self.known)
         self._open: OrderedDict[Path, FeatureStore] = OrderedDict()
         self._waiting: list[EncodedClip] = []
@@ -98,12 +100,13 @@ class StoreWriter:
         self._thread = ThreadPoolExecutor(1, "store-writer")
         self._on_its_way: tuple[Path, list[EncodedClip], Future[None]] | None = None
 
-    @staticmethod
+    @classmethod
     @contextmanager
     def open(
-        path: Path, settings: FeatureSettings, corpus: str, root: Path, *, trained: bool, demo: bool
-    ) -> Iterator["StoreWriter"]:
-        """Open a store for writing, alone.
+        cls: type[Writer], path: Path, settings: FeatureSettings, corpus: str, root: Path, *,
+        trained: bool, demo: bool, **more: Any,
+    ) -> Iterator[Writer]:  # fmt: skip
+        """Open a store for writing, alone; a subclass may take more.
 
         Raises:
             StoreError: Another process holds it; the message says which.
@@ -124,7 +127,7 @@ class StoreWriter:
         }  # fmt: skip
         try:
             holder.write_text(f"process {os.getpid()} on {socket.gethostname()}")
-            writer = StoreWriter(path, header)
+            writer = cls(path, header, **more)
             try:
                 yield writer
             finally:
@@ -132,6 +135,16 @@ class StoreWriter:
         finally:
             holder.unlink(missing_ok=True)
             lock.release()
+
+    def _remember_files(self) -> None:
+        """Learn what is stored already."""
+        for file in self._earlier_files():
+            with FeatureStore(file) as store:
+                self._ledger.remember(file, store.each_row())
+
+    def _earlier_files(self) -> list[Path]:
+        """Return the finished file and the parts, as far as they are there."""
+        return ([self.path] if self.path.is_file() else []) + sorted(self.parts.glob("*.h5"))
 
     def _clear_torn_files(self) -> None:
         for torn in self.parts.glob("*.tmp"):
@@ -178,7 +191,8 @@ class StoreWriter:
     def _write_part(self, part: Path, clips: list[EncodedClip]) -> None:
         part.parent.mkdir(exist_ok=True)
         widths = widths_of(clip.row for clip in clips)
-        self._build(part, iter(clips), clips[0], len(clips), widths)
+        start = partial(Builder, part, self.header, clips[0], len(clips), widths)
+        self._build(part, start, clips)
 
     def _arrived(self) -> int:
         """Wait for the part on its way; return how many clips it holds."""
@@ -196,18 +210,11 @@ class StoreWriter:
             self._on_its_way = None
         return len(clips)
 
-    def _build(
-        self,
-        path: Path,
-        clips: Iterator[EncodedClip],
-        template: EncodedClip | None,
-        n: int,
-        widths: Mapping[str, int],
-    ) -> None:
+    def _build(self, path: Path, start: Callable[[], Builder], clips: Iterable[Any]) -> None:
         builder = None
         with _interrupt_put_off() as interrupted:
             try:
-                builder = Builder(path, self.header, template, n, widths)
+                builder = start()
                 for clip in clips:
                     builder.add(clip)
                     if interrupted:
@@ -272,16 +279,24 @@ class StoreWriter:
             kept = 0 if prune else self._ledger.keep_the_rest()
             n = len(self._ledger)
             if not self._is_as_finished():
-                widths = widths_of(row for row, _, _ in self._ledger.table())
-                stored = (one for one in self._ledger.table() if one[1] is not None)
-                first = next(stored, None)
-                clips = (self._load(*one) for one in self._ledger.table())
-                template = None if first is None else self._load(*first)
-                self._build(self.path, clips, template, n, widths)
+                self._write_finished(n, widths_of(row for row, _, _ in self._ledger.table()))
         self._close_files()
+        self._clear_parts()
+        return {"clips": n, "kept": kept}
+
+    def _write_finished(self, n: int, widths: Mapping[str, int]) -> None:
+        """Write this run's table, and the features of its clips, into the finished file."""
+        stored = (one for one in self._ledger.table() if one[1] is not None)
+        first = next(stored, None)
+        clips = (self._load(*one) for one in self._ledger.table())
+        template = None if first is None else self._load(*first)
+        start = partial(Builder, self.path, self.header, template, n, widths)
+        self._build(self.path, start, clips)
+
+    def _clear_parts(self) -> None:
+        """Remove what the finished file has taken in."""
         if self.parts.is_dir():
             shutil.rmtree(self.parts)
-        return {"clips": n, "kept": kept}
 
     def _is_as_finished(self) -> bool:
         """Return whether the finished file has this run's table already."""

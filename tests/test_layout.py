@@ -12,8 +12,8 @@ import pytest
 ORDER = (
     "errors", "command", "bundled", "labels", "naming", "cutting", "audio", "conditions",
     "descriptors", "speech", "pretrain", "listing", "corpora", "archives", "transfer", "sources",
-    "download", "demo", "backends", "features", "checkpoints", "graph", "encoder", "table",
-    "store", "ledger", "builder", "writer", "workers", "reading", "extract", "data", "splits",
+    "download", "demo", "backends", "features", "checkpoints", "graph", "encoder", "table", "shards",
+    "store", "ledger", "builder", "writer", "sharding", "index", "workers", "reading", "encoding", "blocks", "distributed", "extract", "data", "splits",
     "networks", "heads", "endtoend", "plots", "report", "breakdown", "fit", "runs", "paired",
     "originals", "page", "train", "recipes", "augment", "recordings", "trace", "trainer",
     "tuning", "finetune", "predict", "parity", "hub_model", "hub", "onnxfile", "export",
