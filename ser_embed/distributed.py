@@ -23,7 +23,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ser_embed.backends import BackendName
-from ser_embed.blocks import BlockEncoder, Digests, Job, decode_block, write_plan
+from ser_embed.blocks import BlockEncoder, Digests, Job, decode_blocks, write_plan
 from ser_embed.encoder import Encoder
 from ser_embed.encoding import Tally, spread
 from ser_embed.errors import ClusterError, MissingExtra, StoreError
@@ -38,7 +38,7 @@ __all__ = ["ClusterOptions", "cluster", "extract_ray"]
 
 log = logging.getLogger(__name__)
 
-_Plan = tuple[str, Any, int]  # its place, its file system if not the disk, how many files
+_Plan = tuple[list[str], Any]  # its files, and their file system if that isn't the disk
 _Block = list[dict[str, Any]]  # what `BlockEncoder` says of its parts
 
 TRIES = 3  # how often a task or an actor may be lost before it is given up
@@ -202,7 +202,7 @@ class _Driver:
             print(f"\n{self.tally.listing.corpus}: {stored}", file=sys.stderr)
             raise
 
-    def _write_plan(self, folder: Path) -> int:
+    def _write_plan(self, folder: Path) -> list[str]:
         return write_plan(folder, self.utterances, self.options.block_clips)
 
     def _take(self, part: dict[str, Any]) -> int:
@@ -292,31 +292,33 @@ def _pipeline(job: Job, plan: _Plan, known: Any, done: Any, actors: int) -> Any:
     """Return the Ray Data pipeline from the plan to what became of its blocks."""
     import ray
 
-    warnings.filterwarnings("ignore", category=ray.util.annotations.RayDeprecationWarning)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     machines = ray.cluster_resources()
     cpus, gpus = int(machines.get("CPU", 1)), int(machines.get("GPU", 0))
     n = actors or gpus or max(1, cpus)
-    place, system, files = plan
-    decode: Any = decode_block
-    return (
-        ray.data.read_parquet(
-            place, filesystem=system, override_num_blocks=files, num_cpus=CPU_SHARE
-        )
-        .map_batches(
-            decode, batch_size=1, batch_format="pyarrow", num_cpus=CPU_SHARE,
-            fn_kwargs={"job": job, "known": known, "done": done},
-            compute=ray.data.TaskPoolStrategy(size=max(1, cpus)),
-            ray_remote_args_fn=lambda: {"max_retries": TRIES},
-        )
-        .map_batches(
-            BlockEncoder, batch_size=1, batch_format="pyarrow", num_cpus=CPU_SHARE,
-            num_gpus=1 if gpus else None, fn_constructor_args=(job,),
-            # Down to one, so that one whose machine is lost finds room on another.
-            compute=ray.data.ActorPoolStrategy(min_size=1, max_size=n, initial_size=n),
-            ray_remote_args_fn=lambda: {
-                "max_restarts": TRIES, "max_task_retries": TRIES, "scheduling_strategy": "SPREAD",
-            },
-        )
-    )  # fmt: skip
+    files, system = plan
+    decode: Any = decode_blocks
+    with warnings.catch_warnings():
+        # There is no other way yet to say how often a loss is made good.
+        warnings.simplefilter("ignore", ray.util.annotations.RayDeprecationWarning)
+        return (
+            # Not `read_parquet`: its tasks ask for a whole processor each.
+            ray.data.from_items([{"file": file} for file in files], override_num_blocks=len(files))
+            .map_batches(
+                decode, batch_size=1, batch_format="pyarrow", num_cpus=CPU_SHARE,
+                fn_kwargs={"job": job, "system": system, "known": known, "done": done},
+                compute=ray.data.TaskPoolStrategy(size=max(1, cpus)),
+                ray_remote_args_fn=lambda: {"max_retries": TRIES},
+            )
+            .map_batches(
+                BlockEncoder, batch_size=1, batch_format="pyarrow", num_cpus=CPU_SHARE,
+                num_gpus=1 if gpus else None, fn_constructor_args=(job,),
+                # Down to one, so that one whose machine is lost finds room on another.
+                compute=ray.data.ActorPoolStrategy(min_size=1, max_size=n, initial_size=n),
+                ray_remote_args_fn=lambda: {
+                    "max_restarts": TRIES, "max_task_retries": TRIES,
+                    "scheduling_strategy": "SPREAD",
+                },
+            )
+        )  # fmt: skip

@@ -62,6 +62,7 @@ def machines(tmp_path_factory: pytest.TempPathFactory, project: Path) -> Iterato
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", f"{hooks}{os.pathsep}{project}")
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("RAY_worker_niceness", "0")  # 15 otherwise: beside other tests they starve
         node = {"num_cpus": 1, "object_store_memory": STORE_BYTES, "include_dashboard": False}
         running = Cluster(initialize_head=True, head_node_args=node)
         for _ in range(2):
