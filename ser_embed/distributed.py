@@ -251,7 +251,8 @@ class _Driver:
         import ray
 
         parts: dict[int, dict[int, dict[str, Any]]] = {}
-        pipeline = _pipeline(self.job, plan, known, ray.put(self.done), self.options.actors)
+        encoders = min(self.options.actors or _encoders(), int((~self.done).sum()))
+        pipeline = _pipeline(self.job, plan, known, ray.put(self.done), encoders)
         for table in pipeline.iter_batches(batch_size=1, batch_format="pyarrow"):
             part = json.loads(table.column("told")[0].as_py())
             number = part["number"]
@@ -288,15 +289,26 @@ def _by_number(blocks: Iterator[_Block]) -> Iterator[_Block]:
             turn += 1
 
 
-def _pipeline(job: Job, plan: _Plan, known: Any, done: Any, actors: int) -> Any:
+def _processors() -> tuple[int, int]:
+    """Return how many processors and how many GPUs the cluster has."""
+    import ray
+
+    machines = ray.cluster_resources()
+    return int(machines.get("CPU", 1)), int(machines.get("GPU", 0))
+
+
+def _encoders() -> int:
+    cpus, gpus = _processors()
+    return max(1, gpus or cpus)
+
+
+def _pipeline(job: Job, plan: _Plan, known: Any, done: Any, encoders: int) -> Any:
     """Return the Ray Data pipeline from the plan to what became of its blocks."""
     import ray
 
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
-    machines = ray.cluster_resources()
-    cpus, gpus = int(machines.get("CPU", 1)), int(machines.get("GPU", 0))
-    n = actors or gpus or max(1, cpus)
+    cpus, gpus = _processors()
     files, system = plan
     decode: Any = decode_blocks
     with warnings.catch_warnings():
@@ -308,14 +320,16 @@ def _pipeline(job: Job, plan: _Plan, known: Any, done: Any, actors: int) -> Any:
             .map_batches(
                 decode, batch_size=1, batch_format="pyarrow", num_cpus=CPU_SHARE,
                 fn_kwargs={"job": job, "system": system, "known": known, "done": done},
-                compute=ray.data.TaskPoolStrategy(size=max(1, cpus)),
+                compute=ray.data.TaskPoolStrategy(size=max(1, min(cpus, len(files)))),
                 ray_remote_args_fn=lambda: {"max_retries": TRIES},
             )
             .map_batches(
                 BlockEncoder, batch_size=1, batch_format="pyarrow", num_cpus=CPU_SHARE,
                 num_gpus=1 if gpus else None, fn_constructor_args=(job,),
                 # Down to one, so that one whose machine is lost finds room on another.
-                compute=ray.data.ActorPoolStrategy(min_size=1, max_size=n, initial_size=n),
+                compute=ray.data.ActorPoolStrategy(
+                    min_size=1, max_size=encoders, initial_size=encoders
+                ),
                 ray_remote_args_fn=lambda: {
                     "max_restarts": TRIES, "max_task_retries": TRIES,
                     "scheduling_strategy": "SPREAD",
