@@ -85,7 +85,8 @@ class Digests:
 
     def __contains__(self, identity: object) -> bool:
         """Whether a clip is known."""
-        wanted = np.bytes_(self.digest(identity))  # type: ignore[arg-type]
+        # As an array has it: without zeros at the end.
+        wanted = np.array(self.digest(identity), dtype="S16")[()]  # type: ignore[arg-type]
         place = int(np.searchsorted(self.digests, wanted))
         return place < len(self.digests) and bool(self.digests[place] == wanted)
 

@@ -9,6 +9,7 @@ of the table. It keeps the ledger that the local engine keeps, and in the end wr
 import json
 import logging
 import os
+import socket
 import sys
 import tempfile
 import time
@@ -94,14 +95,18 @@ def cluster(address: str) -> Iterator[None]:
     started = not ray.is_initialized()
     try:
         if started:
+            if ":" in address:  # Ray itself tries for minutes
+                host, _, port = address.removeprefix("ray://").rpartition(":")
+                socket.create_connection((host, int(port)), timeout=10).close()
             with _no_native_output():
                 ray.init(
                     address=address or "local", include_dashboard=None if address else False,
                     log_to_driver=False, logging_level=logging.CRITICAL,
                 )  # fmt: skip
     except Exception as error:  # of many kinds: refused, timed out, another version of Ray
+        said = (str(error) or repr(error)).splitlines()[0][:200]
         raise ClusterError(
-            f"Ray at {address or 'this machine'}: {str(error).splitlines()[0][:200]}; start it "
+            f"Ray at {address or 'this machine'}: {said}; start it "
             "with 'ray start --head', name it with --address HOST:PORT, and have the same "
             "versions of Python and Ray everywhere"
         ) from error
