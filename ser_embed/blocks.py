@@ -7,7 +7,7 @@ samples. Nothing that is read from a folder is ever unpickled.
 import hashlib
 import json
 import socket
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import islice
 from operator import attrgetter
@@ -28,7 +28,7 @@ from ser_embed.sharding import ShardFolder, read_shard, shard_name, write_shard
 from ser_embed.table import STORED, ClipRow, Identity, values_of
 from ser_embed.writer import row_of
 
-__all__ = ["BlockEncoder", "Digests", "Job", "decode_block", "write_plan"]
+__all__ = ["BlockEncoder", "Digests", "Job", "decode_blocks", "write_plan"]
 
 PLAN_FILES = 4096  # files of the plan at most, each of which is one task's input
 WAVEFORM_BYTES = 2**28  # decoded clips that travel together; whole clips may be long
@@ -85,7 +85,8 @@ class Digests:
 
     def __contains__(self, identity: object) -> bool:
         """Whether a clip is known."""
-        wanted = np.bytes_(self.digest(identity))  # type: ignore[arg-type]
+        # As an array has it: without zeros at the end.
+        wanted = np.array(self.digest(identity), dtype="S16")[()]  # type: ignore[arg-type]
         place = int(np.searchsorted(self.digests, wanted))
         return place < len(self.digests) and bool(self.digests[place] == wanted)
 
@@ -94,8 +95,8 @@ class Digests:
         return len(self.digests)
 
 
-def write_plan(folder: Path, utterances: Sequence[Utterance], block_clips: int) -> int:
-    """Write which clips make which block, as Parquet files; return how many files.
+def write_plan(folder: Path, utterances: Sequence[Utterance], block_clips: int) -> list[str]:
+    """Write which clips make which block, as Parquet files; return their names.
 
     One row a block, so that the corpus is never in anybody's memory whole.
     """
@@ -104,55 +105,68 @@ def write_plan(folder: Path, utterances: Sequence[Utterance], block_clips: int) 
 
     n_blocks = -(-len(utterances) // block_clips)
     by_file = -(-n_blocks // PLAN_FILES)
-    rest, number = iter(utterances), 0
-    for file in range(-(-n_blocks // by_file)):
+    rest, number, names = iter(utterances), 0, []
+    while number < n_blocks:
         texts: list[str] = []
         while len(texts) < by_file and (block := list(islice(rest, block_clips))):
             clips = [[str(path), *words] for path, *words in map(_values, block)]
             texts.append(json.dumps({"number": number, "clips": clips}))
             number += 1
-        parquet.write_table(pyarrow.table({"told": texts}), folder / f"{file:06d}.parquet")
-    return -(-n_blocks // by_file)
+        names.append(f"{number:09d}.parquet")
+        parquet.write_table(pyarrow.table({"told": texts}), folder / names[-1])
+    return names
 
 
 # --- decoding ----------------------------------------------------------------------------------
 
 
-def decode_block(batch: Any, job: Job, known: Any, done: Any) -> Iterator[Any]:
-    """Read a block's clips as the local engine does, in a process that may die of one.
+def decode_blocks(batch: Any, job: Job, system: Any, known: Any, done: Any) -> Iterator[Any]:
+    """Read the clips of a file of the plan, as the local engine reads them.
 
     Args:
-        batch: Arrow table of one row, a block of the plan.
+        batch: Arrow table of one row, the `file`.
         job: What to do.
+        system: File system that the plan is on, None for the disk.
         known: Reference to the sorted digests of clips that are stored.
         done: Reference to bool (n_blocks,), the blocks that need nothing any more.
 
     Yields:
         Arrow tables of one row: clips and their samples, at most about `WAVEFORM_BYTES`.
     """
-    import pyarrow
     import ray
+    from pyarrow import parquet
 
-    told = json.loads(batch.column("told")[0].as_py())
-    if ray.get(done)[told["number"]]:
-        return
-    clips = [Utterance(Path(path), *words) for path, *words in told["clips"]]
+    plan = parquet.read_table(batch.column("file")[0].as_py(), filesystem=system)
+    digests = Digests(ray.get(known))
+    for text in plan.column("told").to_pylist():
+        told = json.loads(text)
+        if not ray.get(done)[told["number"]]:
+            clips = [Utterance(Path(path), *words) for path, *words in told["clips"]]
+            yield from _decoded(told["number"], clips, job, digests)
+
+
+def _decoded(
+    number: int, clips: Sequence[Utterance], job: Job, known: Container[Identity]
+) -> Iterator[Any]:
+    """Yield a block's clips, read in a process that may die of one."""
+    import pyarrow
+
     # By the path that this machine reads; the clip's own says how the corpus was named.
     by_path = {job.base / clip.path: clip for clip in clips}
     placed = [replace(clip, path=path) for path, clip in by_path.items()]
+    part, size = 0, 0
+    read: list[Any] = []
+    waveforms: list[np.ndarray] = []
 
     def table(last: bool) -> Any:
-        text = json.dumps({"number": told["number"], "part": part, "last": last, "clips": read})
+        text = json.dumps({"number": number, "part": part, "last": last, "clips": read})
         samples = np.concatenate([np.empty(0, np.float32), *waveforms]).tobytes()
         return pyarrow.table(
             {"told": [text], "samples": pyarrow.array([samples], pyarrow.large_binary())}
         )
 
-    part, size = 0, 0
-    read: list[Any] = []
-    waveforms: list[np.ndarray] = []
     with Readers(1) as readers:
-        for utterance, item in readers.read(placed, job.settings, Digests(ray.get(known))):
+        for utterance, item in readers.read(placed, job.settings, known):
             if size >= WAVEFORM_BYTES:
                 yield table(last=False)
                 part, size, read, waveforms = part + 1, 0, [], []
@@ -180,7 +194,7 @@ class BlockEncoder:
         self._encoder: Encoder | None = None
 
     def __call__(self, batch: Any) -> Any:
-        """Encode a block: from an Arrow table of `decode_block` to one of a text of JSON.
+        """Encode a block: from an Arrow table of `decode_blocks` to one of a text of JSON.
 
         It has `number`, `part` and `last`; and `error`, or `shard` (its name, `shape`, `frames`
         and `rows`) and, by how they were met, rows of clips: `failed`, `known`, `encoded` and

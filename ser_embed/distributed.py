@@ -9,6 +9,7 @@ of the table. It keeps the ledger that the local engine keeps, and in the end wr
 import json
 import logging
 import os
+import socket
 import sys
 import tempfile
 import time
@@ -23,7 +24,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ser_embed.backends import BackendName
-from ser_embed.blocks import BlockEncoder, Digests, Job, decode_block, write_plan
+from ser_embed.blocks import BlockEncoder, Digests, Job, decode_blocks, write_plan
 from ser_embed.encoder import Encoder
 from ser_embed.encoding import Tally, spread
 from ser_embed.errors import ClusterError, MissingExtra, StoreError
@@ -38,7 +39,7 @@ __all__ = ["ClusterOptions", "cluster", "extract_ray"]
 
 log = logging.getLogger(__name__)
 
-_Plan = tuple[str, Any, int]  # its place, its file system if not the disk, how many files
+_Plan = tuple[list[str], Any]  # its files, and their file system if that isn't the disk
 _Block = list[dict[str, Any]]  # what `BlockEncoder` says of its parts
 
 TRIES = 3  # how often a task or an actor may be lost before it is given up
@@ -94,14 +95,18 @@ def cluster(address: str) -> Iterator[None]:
     started = not ray.is_initialized()
     try:
         if started:
+            if ":" in address:  # Ray itself tries for minutes
+                host, _, port = address.removeprefix("ray://").rpartition(":")
+                socket.create_connection((host, int(port)), timeout=10).close()
             with _no_native_output():
                 ray.init(
                     address=address or "local", include_dashboard=None if address else False,
                     log_to_driver=False, logging_level=logging.CRITICAL,
                 )  # fmt: skip
     except Exception as error:  # of many kinds: refused, timed out, another version of Ray
+        said = (str(error) or repr(error)).splitlines()[0][:200]
         raise ClusterError(
-            f"Ray at {address or 'this machine'}: {str(error).splitlines()[0][:200]}; start it "
+            f"Ray at {address or 'this machine'}: {said}; start it "
             "with 'ray start --head', name it with --address HOST:PORT, and have the same "
             "versions of Python and Ray everywhere"
         ) from error
@@ -202,7 +207,7 @@ class _Driver:
             print(f"\n{self.tally.listing.corpus}: {stored}", file=sys.stderr)
             raise
 
-    def _write_plan(self, folder: Path) -> int:
+    def _write_plan(self, folder: Path) -> list[str]:
         return write_plan(folder, self.utterances, self.options.block_clips)
 
     def _take(self, part: dict[str, Any]) -> int:
@@ -251,7 +256,8 @@ class _Driver:
         import ray
 
         parts: dict[int, dict[int, dict[str, Any]]] = {}
-        pipeline = _pipeline(self.job, plan, known, ray.put(self.done), self.options.actors)
+        encoders = min(self.options.actors or _encoders(), int((~self.done).sum()))
+        pipeline = _pipeline(self.job, plan, known, ray.put(self.done), encoders)
         for table in pipeline.iter_batches(batch_size=1, batch_format="pyarrow"):
             part = json.loads(table.column("told")[0].as_py())
             number = part["number"]
@@ -288,35 +294,50 @@ def _by_number(blocks: Iterator[_Block]) -> Iterator[_Block]:
             turn += 1
 
 
-def _pipeline(job: Job, plan: _Plan, known: Any, done: Any, actors: int) -> Any:
+def _processors() -> tuple[int, int]:
+    """Return how many processors and how many GPUs the cluster has."""
+    import ray
+
+    machines = ray.cluster_resources()
+    return int(machines.get("CPU", 1)), int(machines.get("GPU", 0))
+
+
+def _encoders() -> int:
+    cpus, gpus = _processors()
+    return max(1, gpus or cpus)
+
+
+def _pipeline(job: Job, plan: _Plan, known: Any, done: Any, encoders: int) -> Any:
     """Return the Ray Data pipeline from the plan to what became of its blocks."""
     import ray
 
-    warnings.filterwarnings("ignore", category=ray.util.annotations.RayDeprecationWarning)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
-    machines = ray.cluster_resources()
-    cpus, gpus = int(machines.get("CPU", 1)), int(machines.get("GPU", 0))
-    n = actors or gpus or max(1, cpus)
-    place, system, files = plan
-    decode: Any = decode_block
-    return (
-        ray.data.read_parquet(
-            place, filesystem=system, override_num_blocks=files, num_cpus=CPU_SHARE
-        )
-        .map_batches(
-            decode, batch_size=1, batch_format="pyarrow", num_cpus=CPU_SHARE,
-            fn_kwargs={"job": job, "known": known, "done": done},
-            compute=ray.data.TaskPoolStrategy(size=max(1, cpus)),
-            ray_remote_args_fn=lambda: {"max_retries": TRIES},
-        )
-        .map_batches(
-            BlockEncoder, batch_size=1, batch_format="pyarrow", num_cpus=CPU_SHARE,
-            num_gpus=1 if gpus else None, fn_constructor_args=(job,),
-            # Down to one, so that one whose machine is lost finds room on another.
-            compute=ray.data.ActorPoolStrategy(min_size=1, max_size=n, initial_size=n),
-            ray_remote_args_fn=lambda: {
-                "max_restarts": TRIES, "max_task_retries": TRIES, "scheduling_strategy": "SPREAD",
-            },
-        )
-    )  # fmt: skip
+    cpus, gpus = _processors()
+    files, system = plan
+    decode: Any = decode_blocks
+    with warnings.catch_warnings():
+        # There is no other way yet to say how often a loss is made good.
+        warnings.simplefilter("ignore", ray.util.annotations.RayDeprecationWarning)
+        return (
+            # Not `read_parquet`: its tasks ask for a whole processor each.
+            ray.data.from_items([{"file": file} for file in files], override_num_blocks=len(files))
+            .map_batches(
+                decode, batch_size=1, batch_format="pyarrow", num_cpus=CPU_SHARE,
+                fn_kwargs={"job": job, "system": system, "known": known, "done": done},
+                compute=ray.data.TaskPoolStrategy(size=max(1, min(cpus, len(files)))),
+                ray_remote_args_fn=lambda: {"max_retries": TRIES},
+            )
+            .map_batches(
+                BlockEncoder, batch_size=1, batch_format="pyarrow", num_cpus=CPU_SHARE,
+                num_gpus=1 if gpus else None, fn_constructor_args=(job,),
+                # Down to one, so that one whose machine is lost finds room on another.
+                compute=ray.data.ActorPoolStrategy(
+                    min_size=1, max_size=encoders, initial_size=encoders
+                ),
+                ray_remote_args_fn=lambda: {
+                    "max_restarts": TRIES, "max_task_retries": TRIES,
+                    "scheduling_strategy": "SPREAD",
+                },
+            )
+        )  # fmt: skip

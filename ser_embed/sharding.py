@@ -155,33 +155,36 @@ class ShardFolder:
                 shutil.copyfile(path, target)
 
     @contextlib.contextmanager
-    def plan(self, write: Callable[[Path], int]) -> Iterator[tuple[str, Any, int]]:
+    def plan(self, write: Callable[[Path], list[str]]) -> Iterator[tuple[list[str], Any]]:
         """Let `write` fill a folder that every machine can read, for as long as the block lasts.
 
+        Args:
+            write: From a folder to the names of the files that it wrote there.
+
         Yields:
-            Its path, its file system if it isn't on disk, and what `write` returned.
+            The files' paths, and their file system if they aren't on disk.
         """
         place = f"{self.index}.plan"
         if not self.is_url:
             shutil.rmtree(place, ignore_errors=True)  # of a run that was killed
             Path(place).mkdir(parents=True)
             try:
-                yield place, None, write(Path(place))
+                yield [f"{place}/{name}" for name in write(Path(place))], None
             finally:
                 shutil.rmtree(place, ignore_errors=True)
             return
         with tempfile.TemporaryDirectory(prefix="ser_embed-") as folder:
-            n = write(Path(folder))
+            names = write(Path(folder))
             with self._spoken_of():
                 system, shards = self._system()
                 place = shards.removesuffix(".shards") + ".plan"
                 if system.exists(place):
                     system.rm(place, recursive=True)
                 system.makedirs(place, exist_ok=True)
-                for file in sorted(Path(folder).iterdir()):
-                    system.put_file(str(file), f"{place}/{file.name}")
+                for name in names:
+                    system.put_file(f"{folder}/{name}", f"{place}/{name}")
         try:
-            yield place, system, n
+            yield [f"{place}/{name}" for name in names], system
         finally:
             with self._spoken_of():
                 system.rm(place, recursive=True)

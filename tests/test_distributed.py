@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from test_extract import arrays, by_name, copy_clips, counts, spoil, tiny_checkpoint
 
+from ser_embed import distributed
 from ser_embed.blocks import Digests
 from ser_embed.command import Outcome
 from ser_embed.errors import ClusterError, CorpusError, MissingExtra
@@ -62,6 +63,7 @@ def machines(tmp_path_factory: pytest.TempPathFactory, project: Path) -> Iterato
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", f"{hooks}{os.pathsep}{project}")
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("RAY_worker_niceness", "0")  # 15 otherwise: beside other tests they starve
         node = {"num_cpus": 1, "object_store_memory": STORE_BYTES, "include_dashboard": False}
         running = Cluster(initialize_head=True, head_node_args=node)
         for _ in range(2):
@@ -239,24 +241,24 @@ def assert_whole(outcome: Outcome, n: int, folder: Path) -> None:
 
 def test_a_worker_and_then_a_node_are_killed(tmp_path: Path, go: Go, machines: Any) -> None:
     """The worker as the system kills for memory, the node without a word."""
-    copy_clips(tmp_path / "corpus", range(80))
+    copy_clips(tmp_path / "corpus", range(40))
     features = tmp_path / "features"
     work = Background(lambda: go(tmp_path / "corpus", block_clips=1))
-    work.wait_for_shards(features, 4)
-    for pid in encoders()[:1]:
-        os.kill(pid, signal.SIGKILL)
-        killed = pid
-    work.wait_for_shards(features, 12)
-    machines.remove_node(machines.list_all_nodes[-1], allow_graceful=False)
+    work.wait_for_shards(features, 3)
+    os.kill(encoders()[0], signal.SIGKILL)
+    work.wait_for_shards(features, 8)
+    machines.remove_node(machines.worker_nodes.copy().pop(), allow_graceful=False)
     assert work.is_alive()
     outcome = work.finished()
-    assert killed
-    assert_whole(outcome, 80, features)
+    assert_whole(outcome, 40, features)
     local = go(tmp_path / "corpus", engine="local", features_dir=tmp_path / "local")
     assert_equal_within_rounding(index_of(outcome), index_of(local))
 
 
-def test_workers_that_never_live_end_in_a_sentence(tmp_path: Path, go: Go) -> None:
+def test_workers_that_never_live_end_in_a_sentence(
+    tmp_path: Path, go: Go, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(distributed, "TRIES", 1)
     copy_clips(tmp_path / "corpus", range(2))
     work = Background(lambda: go(tmp_path / "corpus", block_clips=1, actors=1))
     deadline = time.monotonic() + 120
