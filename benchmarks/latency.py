@@ -129,7 +129,8 @@ def main(settings: Settings) -> None:
                 rows.append({
                     "encoder": encoder, "backend": backend, "precision": precision,
                     "windows": len(times), "dropped": session.dropped,
-                    "mean_ms": float(np.mean(times)), "median_ms": float(np.median(times)), "p95_ms": float(np.quantile(times, 0.95)),
+                    "mean_ms": float(np.mean(times)), "median_ms": float(np.median(times)),
+                    "p95_ms": float(np.quantile(times, 0.95)),
                     "drawing_ms": drawing_ms(session), "ready_seconds": ready,
                 })  # fmt: skip
                 print(rows[-1], flush=True)
