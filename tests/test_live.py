@@ -42,7 +42,7 @@ from ser_embed.audio import load_audio
 from ser_embed.errors import DeviceError
 from ser_embed.journal import Log
 from ser_embed.listener import Listener
-from ser_embed.live import main
+from ser_embed.live import LiveConfig, main
 from ser_embed.microphone import InputDevice, Microphone, Windows, find_devices, pick_device
 from ser_embed.predict import Classifier, Prediction
 from ser_embed.ring import FilePlayer, Ring
@@ -160,7 +160,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def classifier(runs: Path) -> Classifier:
-    return Classifier.load(None, runs)
+    return Classifier.load(None, runs, backend=LiveConfig.backend)
 
 
 @pytest.fixture(scope="module")
