@@ -19,6 +19,7 @@ from torch import nn
 
 from ser_embed.errors import HeadError
 from ser_embed.networks import (
+    CnnHead,
     ConvHead,
     Ensemble,
     LayersHead,
@@ -75,6 +76,9 @@ HEADS: dict[str, HeadSpec] = {
     "layers": HeadSpec(
         LayersHead, lambda shape, pooled: len(shape) == (2 if pooled else 3),
         "several layers (extract --layer all), frames or pooled", 1e-3, 0.3,
+    ),
+    "cnn": HeadSpec(
+        CnnHead, _frames_only, "frames of one layer, as of --encoder log-mel", 1e-3, 0.3
     ),
 }  # fmt: skip
 """The heads by name."""

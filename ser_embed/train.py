@@ -53,6 +53,7 @@ from ser_embed.runs import (
     predictions_table,
     report_of,
     run_name,
+    timed,
     write_history,
     write_json,
     write_parts,
@@ -85,7 +86,7 @@ class TrainConfig(Options):
     split: str = "speaker"
     """random, speaker, kfold, loso, loco, given (the CSV's split column), or folds:FILE."""
     head: str | None = None
-    """conv, temporal, mlp, stats or layers. Default: what suits the features."""
+    """conv, temporal, mlp, stats, layers or cnn. Default: what suits the features."""
     class_weights: Literal["balanced", "paper", "none"] = "balanced"
     """Weights of the classes in the loss; paper: positive 1.99, neutral 3, negative 1."""
     epochs: int = 60
@@ -309,7 +310,8 @@ def _fold(
                     tag = f"{member}/{name}" if config.ensemble > 1 else name
                     writer.add_scalar(tag, values[-1], len(history.epoch))
 
-        fold = _train_fold(clips, split, config, folder, card, show)
+        with timed(folder):
+            fold = _train_fold(clips, split, config, folder, card, show)
     if writer:
         writer.close()
     return fold

@@ -31,7 +31,7 @@ Command = Callable[..., Ran]
 OTHER_FIELDS = {
     "conv": ({}, (44, 32)), "temporal": ({}, (12, 8)), "mlp": ({"pool": "mean"}, (1, 8)),
     "layers": ({"layer": "all", "pool": "mean"}, (3, 8)),
-    "stats": ({"layer": "all", "pool": "stats"}, (3, 8)),
+    "stats": ({"layer": "all", "pool": "stats"}, (3, 8)), "cnn": ({}, (12, 8)),
 }  # fmt: skip
 
 
@@ -85,6 +85,7 @@ def test_the_files_of_a_run(finished: tuple[Path, dict[str, Any]]) -> None:
         "by_corpus.png", "by_gender.png", "by_speaker.png", "card.json", "clips.csv",
         "confusion.png", "head.safetensors", "history.csv", "history.png", "predictions.csv",
         "reliability.png", "report.json", "report.md", "result.json", "started.json",
+        "training-time.json",
     }  # fmt: skip
     for path in folder.glob("*.png"):
         assert imread(path)[..., :3].std() > 0.01
