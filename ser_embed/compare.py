@@ -152,27 +152,32 @@ def _number(value: float | None, form: str = ",.0f") -> str:
 
 
 def _notes(rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    first = next(iter(rows.values()))
-    notes = [f"- {name}: {warning}" for name, row in rows.items() for warning in row["warnings"]]
-    notes += [
-        f"- {name}: tested on other clips than {next(iter(rows))}, so the two can't be compared."
-        for name, row in rows.items() if row["tested"] != first["tested"]
-    ]  # fmt: skip
+    """Return what is to be said beside the figures, once where it holds of all."""
+    first_name, first = next(iter(rows.items()))
+    shared = [text for text in first["warnings"]
+              if all(text in row["warnings"] for row in rows.values())]  # fmt: skip
+    notes = [f"- {text}" for text in shared]
+    for name, row in rows.items():
+        notes += [f"- {name}: {text}" for text in row["warnings"] if text not in shared]
+        if row["tested"] != first["tested"]:
+            notes.append(f"- {name}: tested on other clips than {first_name}: don't compare them.")
     return notes
 
 
 def _markdown(told: Mapping[str, Any]) -> str:
     rows = told["models"]
     first = next(iter(rows.values()))
-    mean = f"the mean over {len(first['folds'])} folds" if first["folds"] else "of the test part"
+    mean, together = "of the test part", ""
+    if first["folds"]:
+        mean, together = f"the mean over {len(first['folds'])} folds", ", all folds together"
     lines = [
         f"# {told['title']}", "",
         f"UAR is {mean}, in brackets the 2.5 to 97.5 percentile of 2000 resamples of the test "
-        f"{first['ci_by']}, all folds together; the accuracy and the macro-F1 are of all "
-        f"{first['clips']} test clips. Guessing without listening: UAR {100 * first['guess']:.1f} "
-        "%. Parameters are those that are run. Training is without encoding, all folds together: "
-        "seconds by the clock and by the processor. Speed is from samples in memory to "
-        "probabilities, one clip after the other.", "",
+        f"{first['ci_by']}{together}. Accuracy and macro-F1 are of all {first['clips']} test clips. "
+        f"Guessing without listening: UAR {100 * first['guess']:.1f} %. Parameters are those that "
+        f"are run. Training is without encoding{together}: seconds by the clock and by the "
+        "processor. Speed is from samples in memory to probabilities, one clip after the other.",
+        "",
         "| model | UAR % | accuracy % | macro-F1 % | encoder | head | training s | processor s | "
         "clips/s |", "|---|---|---|---|---|---|---|---|---|",
     ]  # fmt: skip

@@ -200,7 +200,7 @@ def plot_models(
     low, high = np.array(intervals).T
     ax.barh(places, uar, height=0.62, color=BLUE)
     ax.hlines(places, low, high, color=ORANGE, linewidth=2)
-    for place, value, end in zip(places, uar, high, strict=True):
+    for place, (value, end) in enumerate(zip(uar, high, strict=True)):
         ax.text(max(value, end) + 0.012, place, f"{100 * value:.1f}", va="center", fontsize=9)
     ax.axvline(chance, color=GREY, linestyle=":", linewidth=1)
     ax.annotate("guessing", (chance, 1.0), (0, 3), xycoords=("data", "axes fraction"),
