@@ -79,8 +79,8 @@ def test_every_line_is_what_scikit_learn_says_of_the_runs_predictions(compared: 
         f1 = f1_score(told["label"], told["predicted"], average="macro")
         assert row["macro_f1"] == pytest.approx(f1)
         assert row["clips"] == len(told)
-        assert 0 < row["training_cpu_seconds"]
-        assert 0 < row["training_seconds"]
+        assert row["training_cpu_seconds"] > 0
+        assert row["training_seconds"] > 0
         assert 1 < row["clips_per_second"] < 10_000
         assert row["uar_ci"][0] <= row["uar_ci"][1]
     assert len({row["tested"] for row in rows.values()}) == 1
@@ -264,5 +264,5 @@ def test_wrong_values_are_refused(
 
 
 def test_a_head_that_there_is_not_lists_those_there_are() -> None:
-    with pytest.raises(HeadError, match="no head 'lstm'; there are conv, .* and finetuned"):
+    with pytest.raises(HeadError, match=r"no head 'lstm'; there are conv, .* and finetuned"):
         contestant_of("mini:lstm")
