@@ -99,6 +99,8 @@ class TrainConfig(Options):
     """The paper's is adam."""
     mixup: float = 0.0
     """Mix pairs of training clips by shares drawn from Beta(M, M); 0 for none."""
+    mask: float = 0.0
+    """Mask up to this share of a training clip's frames, and of its features; 0 for none."""
     ensemble: int = 1
     """Heads that are trained, each validated on other training speakers, and averaged."""
     weight_decay: float = 0.01
@@ -201,6 +203,7 @@ def _train_member(
         stopping=EarlyStopping(config.stop_rule, config.patience) if config.early_stop else None,
         seed=config.seed + number,
         mixup=config.mixup,
+        mask=config.mask,
     )
     weights = _class_weights(config, clips.classes, labels[split.train])
     history = fit(
@@ -266,9 +269,11 @@ def _check(config: TrainConfig) -> None:
             raise HeadError(f"--{name.replace('_', '-')} {getattr(config, name)}: at least 1")
     if config.lr is not None and config.lr <= 0:
         raise HeadError(f"--lr {config.lr}: must be greater than 0")
-    for name in ("weight_decay", "mixup"):
+    for name in ("weight_decay", "mixup", "mask"):
         if getattr(config, name) < 0:
             raise HeadError(f"--{name.replace('_', '-')} {getattr(config, name)}: at least 0")
+    if config.mask >= 1:
+        raise HeadError(f"--mask {config.mask}: less than 1, or nothing may be left")
     if not 0 <= config.seed < 2**32:
         raise HeadError(f"--seed {config.seed}: 0 to 4294967295")
     if config.batch_size < 2:
