@@ -175,9 +175,8 @@ def _markdown(told: Mapping[str, Any]) -> str:
         f"UAR is {mean}, in brackets the 2.5 to 97.5 percentile of 2000 resamples of the test "
         f"{first['ci_by']}{together}. Accuracy and macro-F1 are of all {first['clips']} test "
         f"clips. Guessing without listening: UAR {100 * first['guess']:.1f} %. Parameters are "
-        f"those that are run. Training is without encoding{together}: seconds by the clock and by "
-        "the processor. Speed is from samples in memory to probabilities, one clip after the other.",
-        "",
+        f"those that are run. Training is without encoding{together}, by the clock and by the "
+        "processor. Speed is from samples in memory to probabilities, clip after clip.", "",
         "| model | UAR % | accuracy % | macro-F1 % | encoder | head | training s | processor s | "
         "clips/s |", "|---|---|---|---|---|---|---|---|---|",
     ]  # fmt: skip
