@@ -102,6 +102,7 @@ def build_head(
     pooled: bool,
     seed: int,
     members: int = 1,
+    dropout: float | None = None,
 ) -> nn.Module:
     """Build a head with seeded weights; torch's global generator is left as it was.
 
@@ -112,6 +113,7 @@ def build_head(
         pooled: Whether time was pooled at extraction.
         seed: Seed of the weights; of an ensemble's first member, the others' follow.
         members: Of an ensemble; one is the head itself.
+        dropout: None for what suits the head.
 
     Raises:
         HeadError: No such head, or one that can't take this shape.
@@ -132,11 +134,12 @@ def build_head(
         raise HeadError(f"an ensemble of {members} heads: from 1 to {MAX_MEMBERS}")
     if name == "conv" and (shape[0] < 44 or shape[1] < 32):
         raise HeadError(f"head 'conv' needs 44 frames of 32 features or more, these are {shape}")
+    dropout = spec.dropout if dropout is None else dropout
     with torch.random.fork_rng(devices=[]):
         heads = []
         for number in range(members):
             torch.manual_seed(seed + number)
-            heads.append(spec.build(shape, n_classes, spec.dropout, pooled))
+            heads.append(spec.build(shape, n_classes, dropout, pooled))
     return heads[0] if members == 1 else Ensemble(heads)
 
 

@@ -9,8 +9,8 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -35,7 +35,6 @@ from ser_embed.fit import (
     EarlyStopping,
     FitSettings,
     History,
-    balanced_weights,
     fit,
     log_probabilities,
     temperature_of,
@@ -58,14 +57,15 @@ from ser_embed.runs import (
     write_json,
     write_parts,
 )
+from ser_embed.search import SEARCHED, require_optuna, search_head
 from ser_embed.splits import Split, make_splits, rotations
+from ser_embed.weighting import ClassWeights, class_weights
 
 __all__ = ["TrainConfig", "main", "train"]
 
 log = logging.getLogger(__name__)
 
 PROG = "python -m ser_embed.train"
-PAPER_WEIGHTS = {"positive": 1.99, "neutral": 3.0, "negative": 1.0}
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class TrainConfig(Options):
     """random, speaker, kfold, loso, loco, given (the CSV's split column), or folds:FILE."""
     head: str | None = None
     """conv, temporal, mlp, stats, layers or cnn. Default: what suits the features."""
-    class_weights: Literal["balanced", "paper", "none"] = "balanced"
+    class_weights: ClassWeights = "balanced"
     """Weights of the classes in the loss; paper: positive 1.99, neutral 3, negative 1."""
     epochs: int = 60
     """At most so many."""
@@ -103,6 +103,8 @@ class TrainConfig(Options):
     """Mask up to this share of a training clip's frames, and of its features; 0 for none."""
     ensemble: int = 1
     """Heads that are trained, each validated on other training speakers, and averaged."""
+    search: int = 0
+    """Try so many settings of the head first, judged on validation speakers; 0 for none."""
     weight_decay: float = 0.01
     """Weight decay; the paper's code has 1e-4."""
     seed: int = 0
@@ -118,19 +120,6 @@ class TrainConfig(Options):
 # --- one fold --------------------------------------------------------------------------------
 
 
-def _class_weights(config: TrainConfig, classes: Sequence[str], labels: np.ndarray) -> np.ndarray:
-    if config.class_weights == "none":
-        return np.ones(len(classes))
-    if config.class_weights == "paper":
-        if set(classes) != set(PAPER_WEIGHTS):
-            raise HeadError(
-                "--class-weights paper is for positive, neutral, negative (--labels sentiment3); "
-                f"these classes are {', '.join(classes)}"
-            )
-        return np.array([PAPER_WEIGHTS[name] for name in classes])
-    return balanced_weights(labels, len(classes))
-
-
 def _train_fold(
     clips: LabelledClips,
     split: Split,
@@ -142,9 +131,15 @@ def _train_fold(
     folder.mkdir(parents=True, exist_ok=True)
     labels = clips.table["label"].to_numpy()
     head_name, pooled = card["head"]["name"], card["head"]["pooled"]
+    found = search_head(
+        clips, split, _settings(config, head_name, 0), config.class_weights, card["head"],
+        config.search, folder,
+    )  # fmt: skip
+    config = replace(config, **{k: found[k] for k in SEARCHED if k in found and k != "dropout"})
     head = build_head(
-        head_name, clips.features.shape, len(clips.classes), pooled, config.seed, config.ensemble
-    )
+        head_name, clips.features.shape, len(clips.classes), pooled, config.seed, config.ensemble,
+        found.get("dropout"),
+    )  # fmt: skip
     members = list(head.members) if isinstance(head, Ensemble) else [head]
     turns = rotations(split, clips.table, config.ensemble, config.seed)
     trained = [
@@ -172,6 +167,7 @@ def _train_fold(
             **trained[0][2],  # whose epochs are the most there may be
             "epochs": epochs, "kept": [history.best for history in histories],
             "val_uar": [history.val_uar[history.best - 1] for history in histories],
+            **({"search": found} if found else {}),
         },
         "fold": split.name,
     }  # fmt: skip
@@ -180,6 +176,20 @@ def _train_fold(
     for state in folder.glob("resume-*.safetensors"):
         state.unlink()
     return finished_fold(clips, split, folder, epochs)
+
+
+def _settings(config: TrainConfig, head_name: str, number: int) -> FitSettings:
+    return FitSettings(
+        epochs=config.epochs,
+        batch_size=config.batch_size,
+        lr=config.lr if config.lr is not None else HEADS[head_name].lr,
+        weight_decay=config.weight_decay,
+        optimizer=config.optimizer,
+        stopping=EarlyStopping(config.stop_rule, config.patience) if config.early_stop else None,
+        seed=config.seed + number,
+        mixup=config.mixup,
+        mask=config.mask,
+    )
 
 
 def _train_member(
@@ -194,18 +204,8 @@ def _train_member(
 ) -> tuple[History, np.ndarray, dict[str, Any]]:
     """Train one head; return its history, its validation log-probabilities and its settings."""
     labels = clips.table["label"].to_numpy()
-    settings = FitSettings(
-        epochs=config.epochs,
-        batch_size=config.batch_size,
-        lr=config.lr if config.lr is not None else HEADS[head_name].lr,
-        weight_decay=config.weight_decay,
-        optimizer=config.optimizer,
-        stopping=EarlyStopping(config.stop_rule, config.patience) if config.early_stop else None,
-        seed=config.seed + number,
-        mixup=config.mixup,
-        mask=config.mask,
-    )
-    weights = _class_weights(config, clips.classes, labels[split.train])
+    settings = _settings(config, head_name, number)
+    weights = class_weights(config.class_weights, clips.classes, labels[split.train])
     history = fit(
         head, clips.features, labels, split, weights, settings,
         checkpoint=folder / f"resume-{number}.safetensors",
@@ -226,6 +226,8 @@ def train(config: TrainConfig) -> Outcome:
             allow, a head that doesn't fit the features.
     """
     _check(config)
+    if config.search:
+        require_optuna()  # before anything is read
     scheme = load_scheme(config.labels)
     clips = load_clips(open_stores(config.stores, config.features_dir), scheme)
     splits = make_splits(config.split, clips.table, clips.classes, config.seed)
@@ -269,7 +271,7 @@ def _check(config: TrainConfig) -> None:
             raise HeadError(f"--{name.replace('_', '-')} {getattr(config, name)}: at least 1")
     if config.lr is not None and config.lr <= 0:
         raise HeadError(f"--lr {config.lr}: must be greater than 0")
-    for name in ("weight_decay", "mixup", "mask"):
+    for name in ("weight_decay", "mixup", "mask", "search"):
         if getattr(config, name) < 0:
             raise HeadError(f"--{name.replace('_', '-')} {getattr(config, name)}: at least 0")
     if config.mask >= 1:
