@@ -45,8 +45,8 @@ _OF_THE_CLIP = (
 )  # fmt: skip
 # Options that change no weight.
 _IRRELEVANT = {
-    "json", "quiet", "stores", "features_dir", "runs_dir", "name", "root", "corpus", "csv",
-    "workers",
+    "json", "quiet", "stores", "unlabelled", "features_dir", "runs_dir", "name", "root", "corpus",
+    "csv", "workers",
 }  # fmt: skip
 
 
@@ -194,13 +194,29 @@ def write_misclassified(folder: Path, predictions: pd.DataFrame, root: Path) -> 
     return len(rows)
 
 
-def write_parts(folder: Path, clips: Labelled, split: Split) -> None:
-    """Write who was trained on and who tested, so that later reports can tell."""
+def write_parts(
+    folder: Path, clips: Labelled, split: Split, pseudo: np.ndarray | None = None,
+    pseudo_labels: np.ndarray | None = None,
+) -> None:  # fmt: skip
+    """Write who was trained on and who tested, so that later reports can tell.
+
+    Args:
+        folder: The fold's.
+        clips: All clips.
+        split: Rows of each part.
+        pseudo: Rows (m,) that were trained on with labels of a head's: the part `pseudo`.
+        pseudo_labels: Those labels, class indices (m,).
+    """
     told = clips.table[["corpus", "path", "sha256", "speaker", "recording"]].copy()
-    told["label"] = np.array(clips.classes, dtype=object)[clips.table["label"].to_numpy()]
+    labels = clips.table["label"].to_numpy(copy=True)
+    if pseudo is not None:
+        labels[pseudo] = pseudo_labels
+    told["label"] = np.array(clips.classes, dtype=object)[labels]
     told["part"] = ""
     for name in ("train", "val", "test"):
         told.loc[told.index[getattr(split, name)], "part"] = name
+    if pseudo is not None:
+        told.loc[told.index[pseudo], "part"] = "pseudo"
     told[told["part"] != ""].to_csv(
         folder / "clips.csv",
         index=False,

@@ -16,11 +16,11 @@ ORDER = (
     "table", "shards", "store", "ledger", "builder", "writer", "sharding", "index", "workers",
     "reading", "encoding", "blocks", "distributed", "extract", "data", "splits", "networks",
     "heads", "endtoend", "plots", "report", "breakdown", "perturb", "fit", "runs", "paired",
-    "originals", "page", "weighting", "search", "train", "recipes", "augment", "recordings",
-    "trace", "trainer", "tuning", "finetune", "predict", "parity", "hub_model", "hub", "onnxfile",
-    "export", "evaluate", "robustness", "crosscorpus", "svm", "contestants", "compare", "capture",
-    "ring", "microphone", "speech_gate", "segments", "segmenter", "session", "journal", "listener",
-    "keyboard", "screen", "watch", "live", "markup", "tabs", "web", "__main__",
+    "originals", "page", "progress", "pseudo", "weighting", "search", "train", "recipes", "augment",
+    "recordings", "trace", "trainer", "tuning", "finetune", "predict", "parity", "hub_model", "hub",
+    "onnxfile", "export", "evaluate", "robustness", "crosscorpus", "svm", "contestants", "compare",
+    "capture", "ring", "microphone", "speech_gate", "segments", "segmenter", "session", "journal",
+    "listener", "keyboard", "screen", "watch", "live", "markup", "tabs", "web", "__main__",
 )  # fmt: skip
 
 COMMANDS = (
