@@ -136,7 +136,7 @@ class CnnHead(nn.Module):
     mean over what is left, dropout, one linear layer. Each frequency is standardised first.
     """
 
-    WIDTHS = (32, 64, 128, 256)
+    WIDTHS = (16, 32, 64, 128)
 
     def __init__(
         self, shape: tuple[int, ...], n_classes: int, dropout: float, pooled: bool
@@ -156,10 +156,10 @@ class CnnHead(nn.Module):
         x = self.standardise(features.transpose(1, 2)).unsqueeze(1)  # (B, 1, F, T)
         mask = _mask(x[:, 0], frames).unsqueeze(1)  # (B, 1, 1, T)
         for convolution, norm in zip(self.convolutions, self.norms, strict=True):
-            x = F.relu(norm(convolution(x * mask)))  # (B, 32 to 256, F / 2 to 16, T / 2 to 16)
+            x = F.relu(norm(convolution(x * mask)))  # (B, 16 to 128, F / 2 to 16, T / 2 to 16)
             frames = (frames + 1) // 2
             mask = _mask(x[:, 0], frames).unsqueeze(1)
-        x = (x.mean(2) * mask[:, 0]).sum(2) / mask[:, 0].sum(2).clamp_min(1)  # (B, 256)
+        x = (x.mean(2) * mask[:, 0]).sum(2) / mask[:, 0].sum(2).clamp_min(1)  # (B, 128)
         return F.log_softmax(self.output(self.dropout(x)).float(), dim=1)  # (B, C)
 
 

@@ -123,7 +123,7 @@ def test_the_svm_is_scikit_learns_on_opensmiles_functionals(compared: Path) -> N
     labels = told.drop_duplicates("path").set_index("path")["label"]
     for _, fold in told.groupby("fold"):
         seen = [path for path in labels.index if path not in set(fold["path"])]
-        scaler = StandardScaler().fit(table.loc[seen])
+        scaler = StandardScaler().fit(table.loc[seen].to_numpy())
         machine = SVC(C=1.0, class_weight="balanced", decision_function_shape="ovr")
         machine.fit(scaler.transform(table.loc[seen].to_numpy()), labels[seen])
         decisions = machine.decision_function(scaler.transform(table.loc[fold["path"]].to_numpy()))
