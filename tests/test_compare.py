@@ -167,6 +167,17 @@ def test_a_second_call_trains_nothing_and_a_new_model_alone(
     assert "- random-mini: The encoder" in (tmp_path / "c/out/comparison.md").read_text()
 
 
+def test_speed_alone_can_be_measured_anew(compared: Path, tmp_path: Path, command: Command) -> None:
+    shutil.copytree(compared, tmp_path / "c")
+    before = rows_of(compared)
+    args = options(compared, "--out", tmp_path / "c/out", "--retime", models=("mini:mlp",))
+    status, told, _ = command(*args)
+    assert status == 0
+    after = told["models"]["mini:mlp"]
+    assert after.pop("clips_per_second") != before["mini:mlp"]["clips_per_second"]
+    assert after.items() <= before["mini:mlp"].items()
+
+
 def test_other_settings_are_computed_anew(compared: Path, tmp_path: Path, command: Command) -> None:
     shutil.copytree(compared, tmp_path / "c")
     before = rows_of(compared)["egemaps-svm"]
