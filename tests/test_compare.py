@@ -230,7 +230,7 @@ def test_a_fine_tuned_model_is_trained_and_counted(
 ) -> None:
     pytest.importorskip("accelerate")
     models = (f"{tiny}:finetuned",)
-    args = options(tmp_path, "--split", "random", "--limit", 48, "--epochs", 1, models=models)
+    args = options(tmp_path, "--split", "random", "--epochs", 1, models=models)
     status, told, error = command(*args)
     assert status == 0, error
     (row,) = told["models"].values()

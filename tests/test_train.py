@@ -463,7 +463,7 @@ def test_one_class_is_not_enough(tmp_path: Path, command: Command) -> None:
         (["--split", "speakers"], "no split 'speakers'; there are random, speaker"),
         (["--split", "folds:none.csv"], "none.csv: can't be read"),
         (["--labels", "emotions"], "'emotions' is neither a label scheme"),
-        (["--head", "cnn"], "no head 'cnn'; there are conv, temporal, mlp, stats, layers"),
+        (["--head", "lstm"], "no head 'lstm'; there are conv, temporal, mlp, stats, layers, cnn"),
         (["--lr", 1e37], "the loss is not finite: try a smaller --lr"),
     ],
 )
