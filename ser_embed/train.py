@@ -297,6 +297,8 @@ def train(config: TrainConfig) -> Outcome:
 
 
 def _check(config: TrainConfig) -> None:
+    if config.head is not None and config.head not in HEADS:
+        raise HeadError(f"no head {config.head!r}; there are {', '.join(HEADS)}")
     for name in ("epochs", "batch_size", "patience", "ensemble"):
         if getattr(config, name) < 1:
             raise HeadError(f"--{name.replace('_', '-')} {getattr(config, name)}: at least 1")
