@@ -256,8 +256,9 @@ def compare_models(config: CompareConfig) -> Outcome:
     known = _known(path)
     rows: dict[str, dict[str, Any]] = {}
     failed: dict[str, str] = {}
+    folds = "folds of " if config.split.startswith("folds:") else ""
     told: dict[str, Any] = {
-        "title": f"{Path(config.labels).stem} on {listing.corpus}, split "
+        "title": f"{Path(config.labels).stem} on {listing.corpus}, split {folds}"
                  f"{Path(config.split).name}",
         "command": command_line(PROG, config), "models": rows, "failed": failed, "known": known,
     }  # fmt: skip
