@@ -20,6 +20,7 @@ from torch import nn
 from ser_embed.bundled import BUNDLED_ENCODERS, changed_files
 from ser_embed.errors import EncoderError
 from ser_embed.features import Layer
+from ser_embed.logmel import HOP, WINDOW, LogMel
 
 __all__ = ["ENCODERS", "Checkpoint", "EncoderSpec", "fingerprint", "load_checkpoint"]
 
@@ -34,13 +35,14 @@ class EncoderSpec:
 
     Attributes:
         source: `bundled` (a folder that ships), `hub` (Hugging Face), `seeded` (untrained
-            weights drawn from a seed) or `torchaudio` (one of its bundles).
+            weights drawn from a seed), `torchaudio` (one of its bundles) or `spectrum` (no
+            network at all).
         location: Folder name, hub id, configuration name or bundle name.
         licence: Licence of the weights.
         about: One line for people.
     """
 
-    source: Literal["bundled", "hub", "seeded", "torchaudio"]
+    source: Literal["bundled", "hub", "seeded", "torchaudio", "spectrum"]
     location: str
     licence: str
     about: str
@@ -75,6 +77,8 @@ ENCODERS: dict[str, EncoderSpec] = {
     "torchaudio-base-960h": EncoderSpec(
         "torchaudio", "WAV2VEC2_ASR_BASE_960H", "MIT",
         "the paper's weights through torchaudio (its CTC head now keeps 29 of 32 outputs)"),
+    "log-mel": EncoderSpec(
+        "spectrum", "", "MIT", "no network: a spectrogram of 64 mel bands, for the head cnn"),
 }  # fmt: skip
 """The encoders that have a name."""
 
@@ -100,7 +104,7 @@ class Checkpoint:
     """A loaded model and what has to be known to feed it.
 
     Attributes:
-        model: transformers' or torchaudio's model, all layers.
+        model: transformers' or torchaudio's model, all layers, or the spectrogram.
         kernels: Kernel of each convolution.
         strides: Stride of each convolution.
         n_layers: Number of transformer layers.
@@ -217,6 +221,14 @@ def _load_torchaudio(name: str, bundle_name: str) -> Checkpoint:
     )  # fmt: skip
 
 
+def _load_spectrum(name: str, layer: Layer) -> Checkpoint:
+    if layer == "logits":
+        raise EncoderError(f"{name}: has no CTC head, so --layer logits can't be")
+    return Checkpoint(
+        LogMel(), (WINDOW,), (HOP,), 0, masks=True, do_normalize=True, trained=True
+    )  # fmt: skip
+
+
 def load_checkpoint(name: str, layer: Layer, seed: int) -> tuple[Checkpoint, str]:
     """Load an encoder by name, hub id or folder.
 
@@ -226,7 +238,7 @@ def load_checkpoint(name: str, layer: Layer, seed: int) -> tuple[Checkpoint, str
         seed: Seed of untrained weights.
 
     Returns:
-        The checkpoint, and whose model it is: `transformers` or `torchaudio`.
+        The checkpoint, and whose model it is: `transformers`, `torchaudio` or `spectrum`.
 
     Raises:
         EncoderError: Not found, not loadable, incomplete, or of another family.
@@ -242,6 +254,8 @@ def load_checkpoint(name: str, layer: Layer, seed: int) -> tuple[Checkpoint, str
         return _load_pretrained(name, name, layer), "transformers"
     if spec.source == "torchaudio":
         return _load_torchaudio(name, spec.location), "torchaudio"
+    if spec.source == "spectrum":
+        return _load_spectrum(name, layer), "spectrum"
     if spec.source == "hub":
         return _load_pretrained(name, spec.location, layer), "transformers"
     if spec.source == "bundled":

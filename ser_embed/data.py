@@ -30,11 +30,13 @@ class Features:
     Attributes:
         shape: Shape of one clip's features; time is the longest over the stores.
         frames: Valid frames of each clip, int64 (N,).
+        pooled: Whether time was pooled at extraction.
     """
 
     def __init__(self, stores: Sequence[FeatureStore], members: np.ndarray) -> None:
         """Take the stores, and for each clip its (store, row) as an int array (N, 2)."""
         self.stores, self.members = list(stores), members
+        self.pooled = stores[0].settings.pool != "none"
         shapes = np.array([store.shape for store in stores])
         self.shape: tuple[int, ...] = tuple(int(size) for size in shapes.max(0))
         lengths = [store.frames for store in stores]

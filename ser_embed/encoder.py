@@ -77,8 +77,11 @@ def load_encoder(
         raise EncoderError(
             f"{name}: no layer {layer}; it has {first} to {loaded.n_layers}, 'all' and 'logits'"
         )
-    wrap = _TorchaudioStates if library == "torchaudio" else HiddenStates
-    return Encoder(name, layer, loaded, wrap(loaded.model, layer), backend, precision)
+    network = loaded.model  # a spectrogram is its own hidden states
+    if library != "spectrum":
+        wrap = _TorchaudioStates if library == "torchaudio" else HiddenStates
+        network = wrap(loaded.model, layer)
+    return Encoder(name, layer, loaded, network, backend, precision)
 
 
 # --- the encoder -----------------------------------------------------------------------------

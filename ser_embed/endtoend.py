@@ -30,8 +30,8 @@ from ser_embed.heads import check_weights, read_card, write_card
 from ser_embed.networks import MlpHead
 
 __all__ = [
-    "EncoderMlp", "Freeze", "Network", "NetworkKind", "build_network", "freeze", "is_network",
-    "load_network", "n_layers", "save_network",
+    "EncoderMlp", "Freeze", "Network", "NetworkKind", "build_network", "count_parameters", "freeze",
+    "is_network", "load_network", "n_layers", "save_network",
 ]  # fmt: skip
 
 NetworkKind = Literal["classification", "mlp"]
@@ -161,6 +161,12 @@ def _encoder_of(network: Network) -> Any:
 def n_layers(network: Network) -> int:
     """Return the number of transformer layers of a network's encoder."""
     return len(_encoder_of(network).encoder.layers)
+
+
+def count_parameters(network: Network) -> tuple[int, int]:
+    """Return how many parameters a network's encoder has, and what stands on it."""
+    encoder = sum(p.numel() for p in _encoder_of(network).parameters())
+    return encoder, sum(p.numel() for p in network.module.parameters()) - encoder
 
 
 def freeze(network: Network, lowest: Freeze) -> int:

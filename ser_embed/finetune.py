@@ -32,13 +32,7 @@ from ser_embed.command import (
 from ser_embed.corpora import Listing, listing_of
 from ser_embed.encoder import load_encoder
 from ser_embed.encoding import LISTED_FAULTS, spread
-from ser_embed.endtoend import (
-    Freeze,
-    Network,
-    build_network,
-    freeze,
-    n_layers,
-)
+from ser_embed.endtoend import Freeze, Network, build_network, freeze, n_layers
 from ser_embed.errors import CorpusError, EncoderError, HeadError
 from ser_embed.extract import ExtractConfig, extract_listing
 from ser_embed.features import FeatureSettings
@@ -62,6 +56,7 @@ from ser_embed.runs import (
     make_card,
     report_of,
     run_name,
+    timed,
     write_json,
     write_misclassified,
 )
@@ -296,7 +291,8 @@ def _run(
             done = read_card(place)["training"]["epochs"]
             folds.append(finished_fold(clips, split, place, done))
         else:
-            folds.append(tune_fold(clips, split, tuning, place, dict(card)))
+            with timed(place):
+                folds.append(tune_fold(clips, split, tuning, place, dict(card)))
     corpora = ", ".join(sorted(clips.table["corpus"].unique()))
     title = (
         f"{Path(recipe.labels).stem} on {corpora}, split {config.split}, "

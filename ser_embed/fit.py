@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from ser_embed.data import Features
 from ser_embed.errors import SerEmbedError
+from ser_embed.perturb import mask, mix
 from ser_embed.report import confusion, uar_of
 from ser_embed.splits import Split
 
@@ -100,6 +101,7 @@ class FitSettings:
         seed: Order of the clips and dropout.
         mixup: Pairs of clips are mixed with a share drawn from Beta(mixup, mixup); 0 for none
             (Zhang et al. 2018).
+        mask: Largest share of a clip's frames, and of its features, that is masked; 0 for none.
     """
 
     epochs: int
@@ -110,6 +112,7 @@ class FitSettings:
     stopping: EarlyStopping | None
     seed: int
     mixup: float = 0.0
+    mask: float = 0.0
 
 
 def balanced_weights(labels: np.ndarray, n_classes: int) -> np.ndarray:
@@ -238,7 +241,9 @@ class _Fit:
         for rows in batches:
             batch, frames = self.features.batch(rows)
             targets = F.one_hot(self.labels[rows], len(self.weights)).float()
-            batch, targets, frames = self._mixed(batch.to(self.device), targets, frames)
+            share, pooled = self.settings.mask, self.features.pooled
+            batch = mask(batch.to(self.device), frames, share, pooled)
+            batch, targets, frames = mix(batch, targets, frames, self.settings.mixup)
             with _autocast(self.device):
                 log_probs = self.head(batch, frames.to(self.device))
             summed = -(log_probs * targets * self.weights).sum()
@@ -249,18 +254,6 @@ class _Fit:
             total += summed.detach()
             weight += mass
         return float(total / weight)
-
-    def _mixed(
-        self, batch: torch.Tensor, targets: torch.Tensor, frames: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Mix each clip, and its target, with another of the batch."""
-        if not self.settings.mixup:
-            return batch, targets, frames
-        share = torch.distributions.Beta(self.settings.mixup, self.settings.mixup).sample()
-        other = torch.randperm(len(batch))
-        batch = torch.lerp(batch[other], batch, share.to(batch))
-        targets = torch.lerp(targets[other], targets, share.to(targets))
-        return batch, targets, torch.maximum(frames, frames[other])
 
     def _keep(self) -> None:
         """Remember the weights if this epoch's are the ones to keep so far."""

@@ -19,6 +19,7 @@ from torch import nn
 
 from ser_embed.errors import HeadError
 from ser_embed.networks import (
+    CnnHead,
     ConvHead,
     Ensemble,
     LayersHead,
@@ -76,6 +77,9 @@ HEADS: dict[str, HeadSpec] = {
         LayersHead, lambda shape, pooled: len(shape) == (2 if pooled else 3),
         "several layers (extract --layer all), frames or pooled", 1e-3, 0.3,
     ),
+    "cnn": HeadSpec(
+        CnnHead, _frames_only, "frames of one layer, as of --encoder log-mel", 1e-3, 0.3
+    ),
 }  # fmt: skip
 """The heads by name."""
 
@@ -98,6 +102,7 @@ def build_head(
     pooled: bool,
     seed: int,
     members: int = 1,
+    dropout: float | None = None,
 ) -> nn.Module:
     """Build a head with seeded weights; torch's global generator is left as it was.
 
@@ -108,6 +113,7 @@ def build_head(
         pooled: Whether time was pooled at extraction.
         seed: Seed of the weights; of an ensemble's first member, the others' follow.
         members: Of an ensemble; one is the head itself.
+        dropout: None for what suits the head.
 
     Raises:
         HeadError: No such head, or one that can't take this shape.
@@ -128,11 +134,12 @@ def build_head(
         raise HeadError(f"an ensemble of {members} heads: from 1 to {MAX_MEMBERS}")
     if name == "conv" and (shape[0] < 44 or shape[1] < 32):
         raise HeadError(f"head 'conv' needs 44 frames of 32 features or more, these are {shape}")
+    dropout = spec.dropout if dropout is None else dropout
     with torch.random.fork_rng(devices=[]):
         heads = []
         for number in range(members):
             torch.manual_seed(seed + number)
-            heads.append(spec.build(shape, n_classes, spec.dropout, pooled))
+            heads.append(spec.build(shape, n_classes, dropout, pooled))
     return heads[0] if members == 1 else Ensemble(heads)
 
 

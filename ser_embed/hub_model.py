@@ -18,6 +18,7 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 from ser_embed.cutting import SAMPLE_RATE, cut_clip, fill_generator, fit_length
 from ser_embed.graph import Graph, HiddenStates
 from ser_embed.networks import (
+    CnnHead,
     ConvHead,
     Ensemble,
     LayersHead,
@@ -28,7 +29,10 @@ from ser_embed.networks import (
 
 __all__ = ["SerEmbedConfig", "SerEmbedFeatureExtractor", "SerEmbedForAudioClassification"]
 
-_HEADS = {kind.__name__: kind for kind in (ConvHead, LayersHead, MlpHead, StatsHead, TemporalHead)}
+_HEADS = {
+    kind.__name__: kind
+    for kind in (CnnHead, ConvHead, LayersHead, MlpHead, StatsHead, TemporalHead)
+}
 
 
 class SerEmbedConfig(transformers.PretrainedConfig):

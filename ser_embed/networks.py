@@ -7,12 +7,15 @@ classes, the dropout, and whether time was pooled at extraction.
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-__all__ = ["ConvHead", "Ensemble", "LayersHead", "MlpHead", "StatsHead", "TemporalHead"]
+__all__ = [
+    "CnnHead", "ConvHead", "Ensemble", "LayersHead", "MlpHead", "StatsHead", "TemporalHead",
+]  # fmt: skip
 
 
 def _mask(x: torch.Tensor, frames: torch.Tensor) -> torch.Tensor:
@@ -124,6 +127,40 @@ class TemporalHead(nn.Module):
         x = _statistics(x, mask)  # (B, 256)
         x = self.dropout(F.relu(self.hidden(x)))  # (B, 128)
         return F.log_softmax(self.output(x).float(), dim=1)  # (B, C)
+
+
+class CnnHead(nn.Module):
+    """A plain convolutional classifier of spectrogram images (T, F): the baseline of comparisons.
+
+    Four convolutions of 3 x 3, each halving time and frequency, with batch norm and ReLU; the
+    mean over what is left, dropout, one linear layer. Each frequency is standardised first.
+    """
+
+    WIDTHS = (16, 32, 64, 128)
+
+    def __init__(
+        self, shape: tuple[int, ...], n_classes: int, dropout: float, pooled: bool
+    ) -> None:
+        super().__init__()
+        sizes = (1, *self.WIDTHS)
+        self.standardise = nn.BatchNorm1d(shape[-1], affine=False)
+        self.convolutions = nn.ModuleList(
+            nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in pairwise(sizes)
+        )
+        self.norms = nn.ModuleList(nn.BatchNorm2d(width) for width in self.WIDTHS)
+        self.dropout = nn.Dropout(dropout)
+        self.output = nn.Linear(self.WIDTHS[-1], n_classes)
+
+    def forward(self, features: torch.Tensor, frames: torch.Tensor) -> torch.Tensor:
+        """Return log-probabilities (B, C)."""
+        x = self.standardise(features.transpose(1, 2)).unsqueeze(1)  # (B, 1, F, T)
+        mask = _mask(x[:, 0], frames).unsqueeze(1)  # (B, 1, 1, T)
+        for convolution, norm in zip(self.convolutions, self.norms, strict=True):
+            x = F.relu(norm(convolution(x * mask)))  # (B, 16 to 128, F / 2 to 16, T / 2 to 16)
+            frames = (frames + 1) // 2
+            mask = _mask(x[:, 0], frames).unsqueeze(1)
+        x = (x.mean(2) * mask[:, 0]).sum(2) / mask[:, 0].sum(2).clamp_min(1)  # (B, 128)
+        return F.log_softmax(self.output(self.dropout(x)).float(), dim=1)  # (B, C)
 
 
 def _dense(size_in: int, size_out: int, dropout: float) -> nn.Sequential:

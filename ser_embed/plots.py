@@ -12,8 +12,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 __all__ = [
-    "plot_confusion", "plot_groups", "plot_history", "plot_intervals", "plot_reliability",
-    "plot_risk_coverage", "plot_transfer", "save_plot",
+    "plot_confusion", "plot_groups", "plot_history", "plot_intervals", "plot_models",
+    "plot_reliability", "plot_risk_coverage", "plot_transfer", "save_plot",
 ]  # fmt: skip
 
 BLUE, ORANGE, GREY = "#2a6f97", "#e07a1f", "#8a8a8a"
@@ -179,6 +179,35 @@ def plot_intervals(
     ax.invert_yaxis()
     ax.set(xlim=(0, 1), xlabel="UAR, with its 95 % interval")
     ax.legend(fontsize=8, loc="upper center", ncol=2, bbox_to_anchor=(0.5, 1.13))
+    return ax
+
+
+def plot_models(
+    names: Sequence[str], uar: Sequence[float], intervals: Sequence[tuple[float, float]],
+    chance: float, ax: Axes | None = None,
+) -> Axes:  # fmt: skip
+    """Draw the UAR of models as bars, each with its interval and its figure.
+
+    Args:
+        names: Of the models.
+        uar: Of each.
+        intervals: Low and high of each.
+        chance: UAR of guessing.
+        ax: Where to draw.
+    """
+    ax = _axes(ax, 7.2, 0.42 * len(names) + 1.2)
+    places = np.arange(len(names))
+    low, high = np.array(intervals).T
+    ax.barh(places, uar, height=0.62, color=BLUE)
+    ax.hlines(places, low, high, color=ORANGE, linewidth=2)
+    for place, (value, end) in enumerate(zip(uar, high, strict=True)):
+        ax.text(max(value, end) + 0.012, place, f"{100 * value:.1f}", va="center", fontsize=9)
+    ax.axvline(chance, color=GREY, linestyle=":", linewidth=1)
+    ax.annotate("guessing", (chance, 1.0), (0, 3), xycoords=("data", "axes fraction"),
+                textcoords="offset points", ha="center", color=GREY, fontsize=8)  # fmt: skip
+    ax.set_yticks(places, names, fontsize=9)
+    ax.invert_yaxis()
+    ax.set(xlim=(0, 1), xlabel="UAR, with its 95 % interval by speakers")
     return ax
 
 

@@ -6,7 +6,9 @@ import json
 import logging
 import platform
 import re
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
@@ -28,8 +30,8 @@ from ser_embed.splits import Split, audit
 
 __all__ = [
     "Fold", "finished_fold", "finished_result", "fold_folder", "identity_of", "make_card",
-    "predictions_table", "read_table", "report_of", "run_name", "write_history", "write_json",
-    "write_misclassified", "write_parts",
+    "predictions_table", "read_table", "report_of", "run_name", "timed", "training_time",
+    "write_history", "write_json", "write_misclassified", "write_parts",
 ]  # fmt: skip
 
 log = logging.getLogger(__name__)
@@ -43,8 +45,8 @@ _OF_THE_CLIP = (
 )  # fmt: skip
 # Options that change no weight.
 _IRRELEVANT = {
-    "json", "quiet", "stores", "features_dir", "runs_dir", "name", "root", "corpus", "csv",
-    "workers",
+    "json", "quiet", "stores", "unlabelled", "features_dir", "runs_dir", "name", "root", "corpus",
+    "csv", "workers",
 }  # fmt: skip
 
 
@@ -192,13 +194,29 @@ def write_misclassified(folder: Path, predictions: pd.DataFrame, root: Path) -> 
     return len(rows)
 
 
-def write_parts(folder: Path, clips: Labelled, split: Split) -> None:
-    """Write who was trained on and who tested, so that later reports can tell."""
+def write_parts(
+    folder: Path, clips: Labelled, split: Split, pseudo: np.ndarray | None = None,
+    pseudo_labels: np.ndarray | None = None,
+) -> None:  # fmt: skip
+    """Write who was trained on and who tested, so that later reports can tell.
+
+    Args:
+        folder: The fold's.
+        clips: All clips.
+        split: Rows of each part.
+        pseudo: Rows (m,) that were trained on with labels of a head's: the part `pseudo`.
+        pseudo_labels: Those labels, class indices (m,).
+    """
     told = clips.table[["corpus", "path", "sha256", "speaker", "recording"]].copy()
-    told["label"] = np.array(clips.classes, dtype=object)[clips.table["label"].to_numpy()]
+    labels = clips.table["label"].to_numpy(copy=True)
+    if pseudo is not None:
+        labels[pseudo] = pseudo_labels
+    told["label"] = np.array(clips.classes, dtype=object)[labels]
     told["part"] = ""
     for name in ("train", "val", "test"):
         told.loc[told.index[getattr(split, name)], "part"] = name
+    if pseudo is not None:
+        told.loc[told.index[pseudo], "part"] = "pseudo"
     told[told["part"] != ""].to_csv(
         folder / "clips.csv",
         index=False,
@@ -287,6 +305,35 @@ def report_of(folds: Sequence[Fold], clips: Labelled, title: str, seed: int) -> 
         title, predictions, clips.classes,
         training=training, leakage=leakage, warnings=warnings, seed=seed,
     )  # fmt: skip
+
+
+TIMES = "training-time.json"
+
+
+@contextmanager
+def timed(folder: Path) -> Iterator[None]:
+    """Add what the block takes to a fold's training-time.json, whether or not it comes to its end.
+
+    So a training that was interrupted and went on is timed as a whole; what a kill cuts short is
+    not counted.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    wall, processor = time.perf_counter(), time.process_time()
+    try:
+        yield
+    finally:
+        path, told = folder / TIMES, {"seconds": 0.0, "cpu_seconds": 0.0}
+        if path.is_file():
+            told = json.loads(path.read_text())
+        told["seconds"] += time.perf_counter() - wall
+        told["cpu_seconds"] += time.process_time() - processor
+        write_json(path, told)
+
+
+def training_time(run: Path) -> dict[str, float] | None:
+    """Return `seconds` and `cpu_seconds` that a run's folds took together; None if untold."""
+    found = [json.loads(path.read_text()) for path in [*run.glob(TIMES), *run.glob(f"*/{TIMES}")]]
+    return {name: sum(told[name] for told in found) for name in found[0]} if found else None
 
 
 def write_json(path: Path, told: dict[str, Any]) -> None:

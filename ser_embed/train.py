@@ -4,13 +4,12 @@
 writes `artifacts/runs/<name>/`: the head and its card, the history, the report, the plots.
 """
 
-import importlib.util
 import json
 import logging
 import os
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -18,7 +17,6 @@ import numpy as np
 import pandas as pd
 import torch
 import tyro
-from tqdm import tqdm
 
 from ser_embed.command import (
     FEATURES_DIR,
@@ -35,7 +33,6 @@ from ser_embed.fit import (
     EarlyStopping,
     FitSettings,
     History,
-    balanced_weights,
     fit,
     log_probabilities,
     temperature_of,
@@ -43,6 +40,8 @@ from ser_embed.fit import (
 from ser_embed.heads import HEADS, build_head, calibrated, default_head, save_head
 from ser_embed.labels import load_scheme
 from ser_embed.networks import Ensemble
+from ser_embed.progress import announce, progress
+from ser_embed.pseudo import Pseudo, labelled_stores, strangers, sure_of, with_unlabelled
 from ser_embed.runs import (
     Fold,
     finished_fold,
@@ -53,18 +52,20 @@ from ser_embed.runs import (
     predictions_table,
     report_of,
     run_name,
+    timed,
     write_history,
     write_json,
     write_parts,
 )
+from ser_embed.search import SEARCHED, require_optuna, search_head
 from ser_embed.splits import Split, make_splits, rotations
+from ser_embed.weighting import ClassWeights, class_weights
 
 __all__ = ["TrainConfig", "main", "train"]
 
 log = logging.getLogger(__name__)
 
 PROG = "python -m ser_embed.train"
-PAPER_WEIGHTS = {"positive": 1.99, "neutral": 3.0, "negative": 1.0}
 
 
 @dataclass(frozen=True)
@@ -85,8 +86,8 @@ class TrainConfig(Options):
     split: str = "speaker"
     """random, speaker, kfold, loso, loco, given (the CSV's split column), or folds:FILE."""
     head: str | None = None
-    """conv, temporal, mlp, stats or layers. Default: what suits the features."""
-    class_weights: Literal["balanced", "paper", "none"] = "balanced"
+    """conv, temporal, mlp, stats, layers or cnn. Default: what suits the features."""
+    class_weights: ClassWeights = "balanced"
     """Weights of the classes in the loss; paper: positive 1.99, neutral 3, negative 1."""
     epochs: int = 60
     """At most so many."""
@@ -98,8 +99,17 @@ class TrainConfig(Options):
     """The paper's is adam."""
     mixup: float = 0.0
     """Mix pairs of training clips by shares drawn from Beta(M, M); 0 for none."""
+    mask: float = 0.0
+    """Mask up to this share of a training clip's frames, and of its features; 0 for none."""
     ensemble: int = 1
     """Heads that are trained, each validated on other training speakers, and averaged."""
+    search: int = 0
+    """Try so many settings of the head first, judged on validation speakers; 0 for none."""
+    unlabelled: tuple[Path, ...] = ()
+    """Stores that a trained head labels where it is sure, to be trained anew with them; their own
+    labels are not looked at, and clips of test speakers are left out."""
+    confidence: float = 0.9
+    """How sure the head has to be of an unlabelled clip."""
     weight_decay: float = 0.01
     """Weight decay; the paper's code has 1e-4."""
     seed: int = 0
@@ -115,17 +125,33 @@ class TrainConfig(Options):
 # --- one fold --------------------------------------------------------------------------------
 
 
-def _class_weights(config: TrainConfig, classes: Sequence[str], labels: np.ndarray) -> np.ndarray:
-    if config.class_weights == "none":
-        return np.ones(len(classes))
-    if config.class_weights == "paper":
-        if set(classes) != set(PAPER_WEIGHTS):
-            raise HeadError(
-                "--class-weights paper is for positive, neutral, negative (--labels sentiment3); "
-                f"these classes are {', '.join(classes)}"
-            )
-        return np.array([PAPER_WEIGHTS[name] for name in classes])
-    return balanced_weights(labels, len(classes))
+@dataclass(frozen=True)
+class _Heads:
+    """The heads of a fold, one or an ensemble, and what their training gave."""
+
+    head: torch.nn.Module
+    histories: list[History]
+    temperature: float
+    settings: dict[str, Any]
+
+
+def _train_heads(
+    clips: LabelledClips, labels: np.ndarray, turns: list[Split], config: TrainConfig,
+    head: torch.nn.Module, state: Path, on_epoch: Callable[[int, History], None],
+) -> _Heads:  # fmt: skip
+    """Train each member on its turn; the state after every epoch is kept beside `state`."""
+    members = list(head.members) if isinstance(head, Ensemble) else [head]
+    trained = [
+        _train_member(clips, labels, turn, config, member, number,
+                      state.with_name(f"{state.name}-{number}.safetensors"), on_epoch)
+        for number, (member, turn) in enumerate(zip(members, turns, strict=True))
+    ]  # fmt: skip
+    # Each member judges clips that it wasn't trained on.
+    temperature = temperature_of(
+        np.concatenate([val for _, val, _ in trained]),
+        np.concatenate([labels[turn.val] for turn in turns]),
+    )
+    return _Heads(head, [history for history, _, _ in trained], temperature, trained[0][2])
 
 
 def _train_fold(
@@ -138,37 +164,46 @@ def _train_fold(
 ) -> Fold:
     folder.mkdir(parents=True, exist_ok=True)
     labels = clips.table["label"].to_numpy()
-    head_name, pooled = card["head"]["name"], card["head"]["pooled"]
-    head = build_head(
-        head_name, clips.features.shape, len(clips.classes), pooled, config.seed, config.ensemble
-    )
-    members = list(head.members) if isinstance(head, Ensemble) else [head]
+    name, pooled = card["head"]["name"], card["head"]["pooled"]
+    config = replace(config, lr=config.lr if config.lr is not None else HEADS[name].lr)
+    found = search_head(
+        clips, split, _settings(config, 0), config.class_weights, card["head"], config.search,
+        folder,
+    )  # fmt: skip
+    config = replace(config, **{k: found[k] for k in SEARCHED if k in found and k != "dropout"})
+
+    def new_head() -> torch.nn.Module:
+        return build_head(name, clips.features.shape, len(clips.classes), pooled, config.seed,
+                          config.ensemble, found.get("dropout"))  # fmt: skip
+
     turns = rotations(split, clips.table, config.ensemble, config.seed)
-    trained = [
-        _train_member(clips, turn, config, head_name, member, number, folder, on_epoch)
-        for number, (member, turn) in enumerate(zip(members, turns, strict=True))
-    ]
-    histories = [history for history, _, _ in trained]
-    # Each member judges clips that it wasn't trained on.
-    temperature = temperature_of(
-        np.concatenate([val for _, val, _ in trained]),
-        np.concatenate([labels[turn.val] for turn in turns]),
-    )
+    heads = _train_heads(clips, labels, turns, config, new_head(), folder / "resume", on_epoch)
+    pseudo = Pseudo.none()
+    if config.unlabelled:
+        rows = strangers(clips, split)
+        told = log_probabilities(heads.head, clips.features, rows)
+        pseudo = sure_of(rows, told, heads.temperature, config.confidence)
+        labels, turns = pseudo.joined(labels), [pseudo.added(turn) for turn in turns]
+        heads = _train_heads(clips, labels, turns, config, new_head(), folder / "resume-pseudo",
+                             on_epoch)  # fmt: skip
+    head, histories, temperature = heads.head, heads.histories, heads.temperature
     test = log_probabilities(head, clips.features, split.test)
     predictions = predictions_table(
         clips.table.iloc[split.test], clips.classes, calibrated(test, temperature), np.exp(test)
     )
     write_history(folder, histories)
-    write_parts(folder, clips, split)
+    write_parts(folder, clips, split, pseudo.rows, pseudo.labels)
     epochs = max(len(history.epoch) for history in histories)
     card = {
         **card,
         "head": {**card["head"], "parameters": sum(p.numel() for p in head.parameters())},
         "temperature": temperature,
         "training": {
-            **trained[0][2],  # whose epochs are the most there may be
+            **heads.settings,  # whose epochs are the most there may be
             "epochs": epochs, "kept": [history.best for history in histories],
             "val_uar": [history.val_uar[history.best - 1] for history in histories],
+            **({"search": found} if found else {}),
+            **({"pseudo": pseudo.facts(clips.classes)} if config.unlabelled else {}),
         },
         "fold": split.name,
     }  # fmt: skip
@@ -179,32 +214,30 @@ def _train_fold(
     return finished_fold(clips, split, folder, epochs)
 
 
-def _train_member(
-    clips: LabelledClips,
-    split: Split,
-    config: TrainConfig,
-    head_name: str,
-    head: torch.nn.Module,
-    number: int,
-    folder: Path,
-    on_epoch: Callable[[int, History], None],
-) -> tuple[History, np.ndarray, dict[str, Any]]:
-    """Train one head; return its history, its validation log-probabilities and its settings."""
-    labels = clips.table["label"].to_numpy()
-    settings = FitSettings(
+def _settings(config: TrainConfig, number: int) -> FitSettings:
+    assert config.lr is not None
+    return FitSettings(
         epochs=config.epochs,
         batch_size=config.batch_size,
-        lr=config.lr if config.lr is not None else HEADS[head_name].lr,
+        lr=config.lr,
         weight_decay=config.weight_decay,
         optimizer=config.optimizer,
         stopping=EarlyStopping(config.stop_rule, config.patience) if config.early_stop else None,
         seed=config.seed + number,
         mixup=config.mixup,
+        mask=config.mask,
     )
-    weights = _class_weights(config, clips.classes, labels[split.train])
+
+
+def _train_member(
+    clips: LabelledClips, labels: np.ndarray, split: Split, config: TrainConfig,
+    head: torch.nn.Module, number: int, state: Path, on_epoch: Callable[[int, History], None],
+) -> tuple[History, np.ndarray, dict[str, Any]]:  # fmt: skip
+    """Train one head; return its history, its validation log-probabilities and its settings."""
+    settings = _settings(config, number)
+    weights = class_weights(config.class_weights, clips.classes, labels[split.train])
     history = fit(
-        head, clips.features, labels, split, weights, settings,
-        checkpoint=folder / f"resume-{number}.safetensors",
+        head, clips.features, labels, split, weights, settings, checkpoint=state,
         on_epoch=lambda history: on_epoch(number, history),
     )  # fmt: skip
     val = log_probabilities(head, clips.features, split.val)
@@ -222,15 +255,20 @@ def train(config: TrainConfig) -> Outcome:
             allow, a head that doesn't fit the features.
     """
     _check(config)
+    if config.search:
+        require_optuna()  # before anything is read
     scheme = load_scheme(config.labels)
-    clips = load_clips(open_stores(config.stores, config.features_dir), scheme)
+    files = labelled_stores(config.stores, config.features_dir, config.unlabelled)
+    clips = load_clips(open_stores(files, config.features_dir), scheme)
     splits = make_splits(config.split, clips.table, clips.classes, config.seed)
+    corpora = ", ".join(sorted(clips.table["corpus"].unique()))
+    clips = with_unlabelled(clips, config.unlabelled)
     settings = clips.settings
     head = config.head or default_head(settings.layer, settings.pool)
     options = asdict(config)
     identity = identity_of(options, clips, head, splits)
     folder = config.runs_dir / (config.name or run_name(options, clips, head, identity))
-    _announce(clips, splits, head)
+    announce(clips, splits, head)
     if (finished := finished_result(folder, identity)) is not None:
         log.info("%s: trained before with the same data and options; nothing to do", folder)
         os.utime(folder / "report.json")  # it is the newest run again
@@ -246,7 +284,6 @@ def train(config: TrainConfig) -> Outcome:
     write_json(folder / "started.json", {"identity": identity})
     started = time.perf_counter()
     folds = [_fold(clips, split, config, folder, card, len(splits)) for split in splits]
-    corpora = ", ".join(sorted(clips.table["corpus"].unique()))
     title = f"{Path(config.labels).stem} on {corpora}, split {config.split}"
     report = report_of(folds, clips, title, config.seed)
     report.save(folder, pd.concat([fold.predictions for fold in folds], ignore_index=True))
@@ -260,31 +297,24 @@ def train(config: TrainConfig) -> Outcome:
 
 
 def _check(config: TrainConfig) -> None:
+    if config.head is not None and config.head not in HEADS:
+        raise HeadError(f"no head {config.head!r}; there are {', '.join(HEADS)}")
     for name in ("epochs", "batch_size", "patience", "ensemble"):
         if getattr(config, name) < 1:
             raise HeadError(f"--{name.replace('_', '-')} {getattr(config, name)}: at least 1")
     if config.lr is not None and config.lr <= 0:
         raise HeadError(f"--lr {config.lr}: must be greater than 0")
-    for name in ("weight_decay", "mixup"):
+    for name in ("weight_decay", "mixup", "mask", "search"):
         if getattr(config, name) < 0:
             raise HeadError(f"--{name.replace('_', '-')} {getattr(config, name)}: at least 0")
+    if config.mask >= 1:
+        raise HeadError(f"--mask {config.mask}: less than 1, or nothing may be left")
+    if not 0 < config.confidence <= 1:
+        raise HeadError(f"--confidence {config.confidence}: above 0, up to 1")
     if not 0 <= config.seed < 2**32:
         raise HeadError(f"--seed {config.seed}: 0 to 4294967295")
     if config.batch_size < 2:
         raise HeadError("--batch-size 1: batch norm needs at least 2 clips")
-
-
-def _announce(clips: LabelledClips, splits: list[Split], head: str) -> None:
-    counts = clips.table["label"].value_counts()
-    told = ", ".join(f"{name} {counts.get(i, 0)}" for i, name in enumerate(clips.classes))
-    log.info("%d clips (%s), head %s, features %s", len(clips.table), told, head,
-             clips.features.shape)  # fmt: skip
-    if clips.left_out:
-        log.info("left out by the label scheme: %s",
-                 ", ".join(f"{k} {v}" for k, v in clips.left_out.items()))  # fmt: skip
-    if len(splits) == 1:
-        s = splits[0]
-        log.info("train %d, validation %d, test %d", len(s.train), len(s.val), len(s.test))
 
 
 def _fold(
@@ -294,34 +324,12 @@ def _fold(
     if (folder / "card.json").is_file():  # done before the run was stopped
         card = json.loads((folder / "card.json").read_text())
         return finished_fold(clips, split, folder, card["training"]["epochs"])
-    bar = tqdm(total=config.epochs, desc=split.name, unit="epoch", disable=hide_bar(config))
-    writer = _tensorboard(folder)
-    with bar:
-
-        def show(member: int, history: History) -> None:
-            bar.n = len(history.epoch)
-            if config.ensemble > 1:
-                bar.set_description(f"{split.name}, head {member + 1} of {config.ensemble}")
-            bar.set_postfix(loss=f"{history.train_loss[-1]:.3f}",
-                            val_uar=f"{history.val_uar[-1]:.3f}", best=history.best)  # fmt: skip
-            if writer:
-                for name, values in history.columns.items():
-                    tag = f"{member}/{name}" if config.ensemble > 1 else name
-                    writer.add_scalar(tag, values[-1], len(history.epoch))
-
-        fold = _train_fold(clips, split, config, folder, card, show)
-    if writer:
-        writer.close()
-    return fold
-
-
-def _tensorboard(folder: Path) -> Any:
-    """Return a SummaryWriter where TensorBoard is installed, else None."""
-    if importlib.util.find_spec("tensorboard") is None:
-        return None
-    from torch.utils.tensorboard import SummaryWriter
-
-    return SummaryWriter(str(folder / "tensorboard"))
+    hide = hide_bar(config)
+    with (
+        progress(split.name, config.ensemble, config.epochs, folder, hide) as show,
+        timed(folder),
+    ):
+        return _train_fold(clips, split, config, folder, card, show)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -456,7 +456,7 @@ def test_without_the_hub(
 def test_every_named_encoder_says_what_it_is() -> None:
     for name, spec in ENCODERS.items():
         assert name == name.lower()
-        assert spec.source in ("bundled", "hub", "seeded", "torchaudio")
+        assert spec.source in ("bundled", "hub", "seeded", "torchaudio", "spectrum")
         assert spec.licence
         assert spec.about
 

@@ -79,6 +79,7 @@ CASES = {
     "stats, whole clips": Case("wavlm-layer", "stats", {"layer": 2, "seconds": 0.0}),
     "stats, pooled": Case("wavlm-layer", "stats",
                           {"layer": "all", "pool": "stats", "norm": "clip"}),
+    "log-mel": Case("log-mel", "cnn"),
 }  # fmt: skip
 
 
@@ -87,7 +88,9 @@ def run_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """Return a function that trains a case's head on a few demo clips, once."""
     base = tmp_path_factory.mktemp("runs")
 
-    def _encoder(case: Case) -> Path:
+    def _encoder(case: Case) -> str | Path:
+        if case.family not in FAMILIES:
+            return case.family
         folder = base / f"{case.family}-{case.do_normalize}"
         if not folder.exists():
             model_type, norms = FAMILIES[case.family]

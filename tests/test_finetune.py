@@ -518,11 +518,14 @@ def test_a_group_norm_encoder_needs_clips_of_one_length(tmp_path: Path, command:
 # --- recipes ---------------------------------------------------------------------------------
 
 
-def test_crema_d_has_21_classes_with_the_official_counts(shared: Path, tmp_path: Path) -> None:
+def test_crema_d_has_21_classes_with_the_official_counts(
+    shared: Path, tmp_path: Path, write_tone: Callable[..., Path]
+) -> None:
     names = (shared / "corpora/cremad/filenames.txt").read_text().split()
     assert len(names) == 7442
-    for name in names:
-        (tmp_path / name).touch()
+    clip = write_tone(tmp_path.with_name("one.wav"), 0.1)
+    for name in names:  # the whole tree, of one generated clip
+        (tmp_path / name).hardlink_to(clip)
     listing = read_corpus(tmp_path, "crema-d")
     assert (len(listing.utterances), listing.faults) == (7442, ())
     scheme = load_scheme("intensity21")

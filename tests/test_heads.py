@@ -38,6 +38,8 @@ CASES: list[tuple[str, tuple[int, ...], bool]] = [
     ("stats", (4, 24), True),
     ("layers", (4, 20, 12), False),
     ("layers", (4, 12), True),
+    ("cnn", (298, 64), False),
+    ("cnn", (7, 5), False),
 ]
 each_case = pytest.mark.parametrize(("name", "shape", "pooled"), CASES)
 
@@ -126,8 +128,11 @@ def test_an_ensemble_gives_its_members_mean_probability(
 
 @pytest.mark.parametrize(
     ("name", "shape"),
-    [("mlp", (40, 12)), ("temporal", (40, 12)), ("temporal", (149, 8)), ("layers", (3, 40, 12))],
-)
+    [
+        ("mlp", (40, 12)), ("temporal", (40, 12)), ("temporal", (149, 8)), ("layers", (3, 40, 12)),
+        ("cnn", (298, 64)), ("cnn", (41, 12)),
+    ],
+)  # fmt: skip
 def test_what_lies_beyond_a_clips_frames_changes_nothing(name: str, shape: tuple[int, ...]) -> None:
     head = build_head(name, shape, 3, False, seed=1)
     head.train()(clips(shape), all_frames(shape))  # batch norm with statistics of its own
@@ -263,7 +268,7 @@ def test_statistics_are_alike_at_extraction_and_in_the_head() -> None:
         ("conv", (4, 149, 32), False, "stats, layers"),
         ("temporal", (4, 149, 32), False, "stats, layers"),
         ("mlp", (4, 149, 32), False, "stats, layers"),
-        ("layers", (149, 32), False, "conv, temporal, mlp, stats"),
+        ("layers", (149, 32), False, "conv, temporal, mlp, stats, cnn"),
         ("conv", (4, 32), True, "stats, layers"), ("temporal", (1, 32), True, "mlp, stats, layers"),
         ("mlp", (4, 32), True, "stats, layers"),
     ],
@@ -276,9 +281,9 @@ def test_a_head_that_does_not_fit_names_those_that_do(
 
 
 def test_an_unknown_head_lists_the_known() -> None:
-    known = "conv, temporal, mlp, stats, layers"
-    with pytest.raises(HeadError, match=f"no head 'cnn'; there are {known}"):
-        build_head("cnn", (149, 32), 3, False, seed=0)
+    known = "conv, temporal, mlp, stats, layers, cnn"
+    with pytest.raises(HeadError, match=f"no head 'lstm'; there are {known}"):
+        build_head("lstm", (149, 32), 3, False, seed=0)
 
 
 @pytest.mark.parametrize("shape", [(43, 32), (149, 31)])

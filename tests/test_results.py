@@ -1,6 +1,7 @@
 """What the README quotes is what the files in artifacts/results say."""
 
 import json
+import re
 from pathlib import Path
 
 RESULTS = (
@@ -36,7 +37,7 @@ def test_every_result_says_how_it_was_made(project: Path) -> None:
     for name, _ in RESULTS:
         folder = project / "artifacts/results" / name
         card = json.loads((folder / "card.json").read_text(encoding="utf-8"))
-        assert card["command"].startswith("python -m ser_embed.train")
+        assert re.match(r"python -m ser_embed\.(train|finetune) ", card["command"])
         trained = not name.endswith("random-mini")
         assert card["encoder_trained"] is trained
         report = json.loads((folder / "report.json").read_text(encoding="utf-8"))

@@ -31,7 +31,7 @@ Command = Callable[..., Ran]
 OTHER_FIELDS = {
     "conv": ({}, (44, 32)), "temporal": ({}, (12, 8)), "mlp": ({"pool": "mean"}, (1, 8)),
     "layers": ({"layer": "all", "pool": "mean"}, (3, 8)),
-    "stats": ({"layer": "all", "pool": "stats"}, (3, 8)),
+    "stats": ({"layer": "all", "pool": "stats"}, (3, 8)), "cnn": ({}, (12, 8)),
 }  # fmt: skip
 
 
@@ -85,6 +85,7 @@ def test_the_files_of_a_run(finished: tuple[Path, dict[str, Any]]) -> None:
         "by_corpus.png", "by_gender.png", "by_speaker.png", "card.json", "clips.csv",
         "confusion.png", "head.safetensors", "history.csv", "history.png", "predictions.csv",
         "reliability.png", "report.json", "report.md", "result.json", "started.json",
+        "training-time.json",
     }  # fmt: skip
     for path in folder.glob("*.png"):
         assert imread(path)[..., :3].std() > 0.01
@@ -462,7 +463,7 @@ def test_one_class_is_not_enough(tmp_path: Path, command: Command) -> None:
         (["--split", "speakers"], "no split 'speakers'; there are random, speaker"),
         (["--split", "folds:none.csv"], "none.csv: can't be read"),
         (["--labels", "emotions"], "'emotions' is neither a label scheme"),
-        (["--head", "cnn"], "no head 'cnn'; there are conv, temporal, mlp, stats, layers"),
+        (["--head", "lstm"], "no head 'lstm'; there are conv, temporal, mlp, stats, layers, cnn"),
         (["--lr", 1e37], "the loss is not finite: try a smaller --lr"),
     ],
 )
