@@ -130,7 +130,8 @@ def test_the_top_level_holds_only_what_belongs_there(project: Path) -> None:
     )
     top = {line.split("/")[0] for line in listed.stdout.splitlines()}
     assert top <= {
-        ".ci", ".gitignore", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "Main.py", "Makefile",
-        "README.md", "artifacts", "benchmarks", "docs", "examples", "fuzz", "notebooks",
-        "pyproject.toml", "ser_embed", "setup.cfg", "tests",
+        ".ci", ".github", ".gitignore", "CHANGELOG.md", "CITATION.cff", "CONTRIBUTING.md",
+        "LICENSE", "MANIFEST.in", "Main.py", "Makefile", "README.md", "artifacts", "benchmarks",
+        "docs", "examples", "fuzz", "mkdocs.yml", "notebooks", "pyproject.toml", "ser_embed",
+        "setup.cfg", "setup.py", "tests",
     }  # fmt: skip
