@@ -46,8 +46,13 @@ def data_folder() -> Path:
 
 
 def _hint(default: str) -> str:
-    """Return what follows an option's help text: its default, where that tells something."""
-    return "" if default in ("", "''", "None", "False", "True") else f"(default: {default})"
+    """Return what follows an option's help text: its default, where that tells something.
+
+    A path in the current folder is shown as one gives it.
+    """
+    if default in ("", "''", "None", "False", "True"):
+        return ""
+    return f"(default: {default.removeprefix(f'{Path.cwd()}{os.sep}')})"
 
 
 @dataclass(frozen=True)
