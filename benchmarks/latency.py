@@ -1,7 +1,8 @@
 """Time from the end of a window to its label in a live session, and until one is ready to listen.
 
 `python benchmarks/latency.py` writes artifacts/benchmarks/latency.json: `mini` and
-wav2vec2-base's shape (seeded weights) under head `stats`. A recording without pauses is played as
+wav2vec2-base's shape (seeded weights, its middle layer, which is `extract`'s default) under head
+`stats`. A recording without pauses is played as
 fast as it was spoken through what a microphone goes through: ring, speech gate, windows, encoder,
 head, smoothing; the screen is drawn meanwhile.
 """
@@ -20,7 +21,7 @@ import torch
 import tyro
 
 from ser_embed.audio import SAMPLE_RATE, load_audio
-from ser_embed.backends import BackendName
+from ser_embed.backends import BackendName, Precision
 from ser_embed.bundled import DEMO_CORPUS
 from ser_embed.extract import ExtractConfig, extract
 from ser_embed.listener import Listener
@@ -35,6 +36,10 @@ from ser_embed.speech_gate import gate_name
 from ser_embed.train import TrainConfig, train
 from ser_embed.watch import listen
 
+ENGINES: tuple[tuple[BackendName, Precision], ...] = (
+    ("torch", "fp32"), ("openvino", "fp32"), ("openvino", "bf16"),
+)  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -44,8 +49,6 @@ class Settings:
     """Windows of each, one every half second."""
     threads: int = 2
     """Threads of the encoder."""
-    backends: tuple[BackendName, ...] = ("torch", "openvino")
-    """Engines of the encoder."""
 
 
 @dataclass
@@ -68,11 +71,11 @@ class Terminal(io.StringIO):
         return True
 
 
-def trained(encoder: str, work: Path) -> Path:
+def trained(encoder: str, precision: Precision, work: Path) -> Path:
     """Train a head for a moment on a few demo clips and return its folder."""
     stored = extract(
-        ExtractConfig(DEMO_CORPUS, encoder=encoder, limit=60, features_dir=work, quiet=True,
-                      json=True)
+        ExtractConfig(DEMO_CORPUS, encoder=encoder, precision=precision, limit=60,
+                      features_dir=work, quiet=True, json=True)
     ).result  # fmt: skip
     config = TrainConfig((Path(stored["store"]),), epochs=2, runs_dir=work / encoder, quiet=True,
                          json=True)  # fmt: skip
@@ -115,8 +118,8 @@ def main(settings: Settings) -> None:
     with tempfile.TemporaryDirectory() as name:
         write_voice(Path(name) / "voice.wav", 3.0 + settings.windows * SegmentSettings.hop)
         for encoder in ("mini", "random-base"):
-            run = trained(encoder, Path(name))
-            for backend in settings.backends:
+            for backend, precision in ENGINES:
+                run = trained(encoder, precision, Path(name))
                 began = time.perf_counter()
                 classifier = Classifier.load(run, backend=backend)
                 warm_up(classifier)
@@ -124,9 +127,10 @@ def main(settings: Settings) -> None:
                 session = session_of(classifier, Path(name) / "voice.wav")
                 times = sorted(1e3 * seconds for seconds in session.latencies)
                 rows.append({
-                    "encoder": encoder, "backend": backend, "windows": len(times),
-                    "dropped": session.dropped, "mean_ms": float(np.mean(times)),
-                    "median_ms": float(np.median(times)), "p95_ms": float(np.quantile(times, 0.95)),
+                    "encoder": encoder, "backend": backend, "precision": precision,
+                    "windows": len(times), "dropped": session.dropped,
+                    "mean_ms": float(np.mean(times)), "median_ms": float(np.median(times)),
+                    "p95_ms": float(np.quantile(times, 0.95)),
                     "drawing_ms": drawing_ms(session), "ready_seconds": ready,
                 })  # fmt: skip
                 print(rows[-1], flush=True)

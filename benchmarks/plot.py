@@ -96,7 +96,7 @@ def tabulate() -> str:
         table(
             "From the end of a 3 s window to its label, ms",
             ["", "mean", "median", "95 %"],
-            [[f"{r['encoder']}, {r['backend']}",
+            [[f"{r['encoder']}, {r['backend']} {r['precision']}",
               *(f"{r[k]:.1f}" for k in ("mean_ms", "median_ms", "p95_ms"))]
              for r in read("latency")["rows"]],
         ),
@@ -130,7 +130,7 @@ def main() -> None:
     place.set_title("Memory of stage 1, mini", fontsize=10, loc="left")
     place.spines[["top", "right"]].set_visible(False)
     rows = read("latency")["rows"]
-    bars(axes[2, 1], [f"{row['encoder']}, {row['backend']}" for row in rows],
+    bars(axes[2, 1], [f"{row['encoder']}, {row['backend']} {row['precision']}" for row in rows],
          [row["mean_ms"] for row in rows], "Window of 3 s to label, mean", "ms")  # fmt: skip
     figure.savefig(common.OUT / "speed.png", dpi=110)
     print(f"-> {common.OUT / 'speed.png'}")

@@ -83,8 +83,9 @@ class LiveConfig(Options):
     """Append every window, segment, pause and loss to this file, a JSON object a line."""
     record: Path | None = None
     """Write what is heard to this wav: mono, 16 kHz."""
-    backend: BackendName = "torch"
-    """Engine of the encoder."""
+    backend: BackendName = "auto"
+    """Engine of the encoder; auto: OpenVINO on x86 processors if installed, which is quicker once
+    it has converted the encoder, else torch."""
     runs_dir: Path = RUNS_DIR
     """Folder of the runs."""
 

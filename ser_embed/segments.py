@@ -107,11 +107,13 @@ def clock(seconds: float) -> str:
 def write_table(segments: Sequence[Segment]) -> str:
     """Return segments as text, a line each."""
     width = max((len(segment.label) for segment in segments), default=0)
+    time = max((len(clock(segment.end)) for segment in segments), default=0)
     lines = []
     for s in segments:
-        shown = "" if s.confidence is None else f"{s.confidence:6.1%}"
-        shares = "   ".join(f"{name} {share:.1%}" for name, share in s.probabilities.items())
-        line = f"{clock(s.start):>9} - {clock(s.end):>9}  {s.label:{width}}  {shown}   {shares}"
+        shown = "" if s.confidence is None else f"{s.confidence:4.0%}"
+        shares = "  ".join(f"{name} {share:4.0%}" for name, share in s.probabilities.items())
+        when = f"{clock(s.start):>{time}} - {clock(s.end):>{time}}"
+        line = f"{when}  {s.label:{width}}  {shown}   {shares}"
         lines.append(line.rstrip() + "\n")
     return "".join(lines)
 
