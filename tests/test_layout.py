@@ -93,6 +93,15 @@ def test_importing_the_package_is_light() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+def test_importing_a_module_leaves_pandas_as_it_was() -> None:
+    code = (
+        "import pandas as pd; before = pd.get_option('mode.string_storage')\n"
+        "import ser_embed.store, ser_embed.recordings, sys\n"
+        "sys.exit(pd.get_option('mode.string_storage') != before)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_option_says_what_it_is(command: str) -> None:
     """Each option has a help text, and none of the defaults of the common ones differ."""
