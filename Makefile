@@ -1,10 +1,14 @@
 # make demo   environment, install, and the whole job on the bundled synthetic clips
 # make test   environment, install, style, types, and all tests
 # make bench  environment, install, and every benchmark (half an hour)
+# make docs   environment, install, and the pages in site/
+# make results DATA=FOLDER   every result that the README quotes, from real corpora (an hour or two)
+# make coverage   the tests once more, with the lines that none of them runs
 # make soak   environment, install, and 200,000 clips in one run, watched (ten minutes)
 # make clean  forget the environment (features and runs stay)
 
 PYTHON ?= python3
+DATA ?= data
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO_FEATURES := artifacts/features/demo
@@ -13,7 +17,7 @@ DEMO_CLIPS := artifacts/demo/Actor_01/03-01-01-01-01-01-01.ogg \
 	artifacts/demo/Actor_02/03-01-05-02-01-01-02.ogg \
 	artifacts/demo/Actor_03/03-01-03-02-02-01-03.ogg
 
-.PHONY: demo test bench soak clean
+.PHONY: demo test docs results coverage bench soak clean
 
 # A stamp is newer than what it was made from, so an install happens once a change.
 $(VENV)/.demo: setup.cfg pyproject.toml
@@ -37,6 +41,17 @@ test: $(VENV)/.test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy ser_embed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+
+docs: $(VENV)/.test
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
+results: $(VENV)/.demo
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[finetune,openvino]'
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/results.py $(DATA)
+
+coverage: $(VENV)/.test
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile \
+		--cov ser_embed --cov-report term-missing:skip-covered
 
 bench: $(VENV)/.demo
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'

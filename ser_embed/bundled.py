@@ -8,7 +8,10 @@ __all__ = [
     "changed_files",
 ]  # fmt: skip
 
-_ARTIFACTS = Path(__file__).resolve().parent.parent / "artifacts"
+_HERE = Path(__file__).resolve().parent
+# An installed package has it inside, a checkout beside the package.
+_ARTIFACTS = next(filter(Path.is_dir, (_HERE / "artifacts", _HERE.parent / "artifacts")),
+                  _HERE / "artifacts")  # fmt: skip
 
 BUNDLED_ENCODERS = _ARTIFACTS / "encoders"
 BUNDLED_HEADS = _ARTIFACTS / "heads"

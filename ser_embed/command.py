@@ -46,8 +46,13 @@ def data_folder() -> Path:
 
 
 def _hint(default: str) -> str:
-    """Return what follows an option's help text: its default, where that tells something."""
-    return "" if default in ("", "''", "None", "False", "True") else f"(default: {default})"
+    """Return what follows an option's help text: its default, where that tells something.
+
+    A path in the current folder is shown as one gives it.
+    """
+    if default in ("", "''", "None", "False", "True"):
+        return ""
+    return f"(default: {default.removeprefix(f'{Path.cwd()}{os.sep}')})"
 
 
 @dataclass(frozen=True)
@@ -131,8 +136,13 @@ def _run(
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A file name that isn't valid text must not end a run.
         sys.stdout.reconfigure(errors="backslashreplace")
+    import pandas as pd  # takes a moment, which the list of commands need not wait
+
+    # pandas holds text in pyarrow where that is installed, which refuses a name that isn't UTF-8.
+    storage = pd.option_context("mode.string_storage", "python")
     try:
-        outcome = command(parsed)
+        with storage:
+            outcome = command(parsed)
     except SerEmbedError as error:
         return _fail(prog, str(error), parsed.json)
     except BrokenPipeError:

@@ -3,11 +3,12 @@
 `python -m ser_embed.corpora ROOT --corpus NAME` prints it.
 """
 
+import logging
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
@@ -81,12 +82,22 @@ def _nothing_matched(root: Path, rule: Corpus, files: list[Path]) -> str:
 def discover(folder: Path) -> list[Listing]:
     """Return every known corpus found under a folder, each once, in the order of `CORPORA`.
 
+    Files that belong to none are counted in a warning.
+
     Raises:
         CorpusError: No such folder.
     """
     if folder.resolve().is_relative_to(DEMO_CORPUS):
         return [read_demo(folder)]
-    names = {found.corpus for path in _find_real(folder) if (found := recognise(path))}
+    files = {path: recognise(path) for path in _find_real(folder)}
+    names = {found.corpus for found in files.values() if found}
+    strangers = [path for path, found in files.items() if not found]
+    if strangers:
+        log.warning(
+            "%s: %d audio files are named as no known corpus names them and are left out, for "
+            "instance %s; for a corpus of your own write a CSV with the header path,emotion",
+            folder, len(strangers), strangers[0].relative_to(folder),
+        )  # fmt: skip
     listings = []
     for name in CORPORA:
         if name in names:
@@ -146,6 +157,9 @@ def listing_of(root: Path | None, corpus: str, table: Path | None) -> Listing:
 # --- the command -----------------------------------------------------------------------------
 
 
+log = logging.getLogger(__name__)
+
+
 @dataclass(frozen=True)
 class CorporaConfig(Options):
     """Print what a corpus holds: clips, hours, speakers, emotions, rates, duplicates, faults."""
@@ -200,7 +214,7 @@ def _name(path: Path, root: Path) -> str:
     return str(path.relative_to(root) if path.is_relative_to(root) else path)
 
 
-def _print_table(result: dict) -> None:
+def _print_table(result: dict[str, Any]) -> None:
     for key, value in result.items():
         if key in ("duplicates", "faults"):
             print(f"{key:12} {len(value)}")

@@ -15,7 +15,8 @@ import torch
 from ser_embed.errors import StoreError
 from ser_embed.features import FeatureSettings
 from ser_embed.labels import LabelScheme
-from ser_embed.store import STORED, FeatureStore, find_stores
+from ser_embed.store import FeatureStore, find_stores
+from ser_embed.table import STORED
 
 __all__ = ["Features", "Labelled", "LabelledClips", "load_clips", "open_stores"]
 

@@ -6,6 +6,7 @@ to build the head again and to make its features.
 
 import hashlib
 import json
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -220,8 +221,8 @@ def read_card(folder: Path) -> dict[str, Any]:
     """Read and check `card.json`; its seal is left out.
 
     Raises:
-        HeadError: Missing, not JSON, not a head's card, of a newer schema, or changed since it
-            was written.
+        HeadError: Missing, not JSON, not a head's card, of a newer schema, without a usable
+            temperature, or changed since it was written.
     """
     path = folder / "card.json"
     try:
@@ -238,6 +239,9 @@ def read_card(folder: Path) -> dict[str, Any]:
         raise HeadError(f"{path}: not the card of a head")
     if schema > CARD_SCHEMA:
         raise HeadError(f"{path}: written by a newer ser_embed (schema {schema}); update ser_embed")
+    temperature = card.get("temperature")
+    if not isinstance(temperature, int | float) or not 0 < temperature < math.inf:
+        raise HeadError(f"{path}: names no temperature above 0 to calibrate by; train again")
     seal = card.pop(_SEAL, None)
     if seal is not None:  # cards of before there was one have none
         blank = text.replace(str(seal), _NO_SEAL)

@@ -141,7 +141,7 @@ def _checked(file: Path, lines: Iterable[str]) -> Iterator[str]:
         yield line
 
 
-def _read_rows(file: Path, rows: csv.DictReader) -> Listing:
+def _read_rows(file: Path, rows: "csv.DictReader[str]") -> Listing:
     header = [name.strip().lower() for name in rows.fieldnames or ()]
     if not {"path", "emotion"} <= set(header):
         raise CorpusError(

@@ -12,12 +12,12 @@ from tqdm import tqdm
 
 from ser_embed.audio import Clip, fit_clip, read_clip
 from ser_embed.augment import Augment
-from ser_embed.corpora import DEMO, Listing
 from ser_embed.data import Labelled
 from ser_embed.endtoend import Network
 from ser_embed.errors import CorpusError, MissingExtra, StoreError
 from ser_embed.features import FeatureSettings
 from ser_embed.labels import LabelScheme
+from ser_embed.listing import DEMO, Listing
 from ser_embed.reading import Readers
 from ser_embed.writer import row_of
 

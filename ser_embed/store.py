@@ -43,9 +43,6 @@ from ser_embed.table import (
     text_of,
 )
 
-# pandas holds text in pyarrow where that is installed, which refuses a file name that isn't UTF-8.
-pd.set_option("mode.string_storage", "python")
-
 __all__ = ["FeatureDataset", "FeatureStore", "find_stores", "main", "store_path", "verify"]
 
 

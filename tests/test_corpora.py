@@ -307,6 +307,19 @@ def test_discover_finds_the_clips_of_corpora_that_share_a_folder(
     assert urdu.root == crema_d.root == tmp_path / "all"
 
 
+def test_discover_tells_of_files_that_belong_nowhere(
+    tmp_path: Path, audio: dict[str, Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    build(tmp_path / "urdu", CLIPS["urdu"], audio, "flat-lower")
+    discover(tmp_path)
+    assert caplog.text == ""
+    shutil.copyfile(next(iter(audio.values())), tmp_path / "urdu/holiday.wav")
+    (listing,) = discover(tmp_path)
+    assert len(listing.utterances) == len(CLIPS["urdu"])
+    assert f"{tmp_path}: 1 audio files are named as no known corpus" in caplog.text
+    assert "holiday.wav" in caplog.text
+
+
 def test_discover_finds_nothing_where_nothing_is(tmp_path: Path) -> None:
     assert discover(tmp_path) == []
     with pytest.raises(CorpusError, match="no such folder"):

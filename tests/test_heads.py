@@ -120,7 +120,7 @@ def test_an_ensemble_gives_its_members_mean_probability(
         mean = torch.stack([head(batch, frames).exp() for head in alone]).mean(0)
         torch.testing.assert_close(ensemble(batch, frames).exp(), mean)
     told = {"name": name, "shape": list(shape), "pooled": pooled, "members": 3}
-    save_head(tmp_path, ensemble, {"head": told, "classes": ["a", "b", "c"]})
+    save_head(tmp_path, ensemble, {"head": told, "classes": ["a", "b", "c"], "temperature": 1.0})
     loaded, _ = load_head(tmp_path)
     with torch.inference_mode():
         assert torch.equal(loaded(batch, frames), ensemble(batch, frames))
@@ -417,6 +417,18 @@ def test_a_card_of_a_newer_version(copied: Path) -> None:
 def test_a_card_that_is_none(copied: Path, text: str, message: str) -> None:
     (copied / "card.json").write_text(text)
     with pytest.raises(HeadError, match=f"card.json: {message}"):
+        load_head(copied)
+
+
+@pytest.mark.parametrize("temperature", [None, 0, -1.5, float("inf"), float("nan"), "1", "none"])
+def test_a_card_without_a_usable_temperature(copied: Path, temperature: object) -> None:
+    card = read_card(copied)
+    if temperature == "none":
+        del card["temperature"]
+    else:
+        card["temperature"] = temperature
+    (copied / "card.json").write_text(json.dumps(card))
+    with pytest.raises(HeadError, match=r"card\.json: names no temperature above 0 .*train again"):
         load_head(copied)
 
 

@@ -93,6 +93,15 @@ def test_importing_the_package_is_light() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+def test_importing_a_module_leaves_pandas_as_it_was() -> None:
+    code = (
+        "import pandas as pd; before = pd.get_option('mode.string_storage')\n"
+        "import ser_embed.store, ser_embed.recordings, sys\n"
+        "sys.exit(pd.get_option('mode.string_storage') != before)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_option_says_what_it_is(command: str) -> None:
     """Each option has a help text, and none of the defaults of the common ones differ."""
@@ -130,7 +139,8 @@ def test_the_top_level_holds_only_what_belongs_there(project: Path) -> None:
     )
     top = {line.split("/")[0] for line in listed.stdout.splitlines()}
     assert top <= {
-        ".ci", ".gitignore", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "Main.py", "Makefile",
-        "README.md", "artifacts", "benchmarks", "docs", "examples", "fuzz", "notebooks",
-        "pyproject.toml", "ser_embed", "setup.cfg", "tests",
+        ".ci", ".github", ".gitignore", "CHANGELOG.md", "CITATION.cff", "CONTRIBUTING.md",
+        "LICENSE", "MANIFEST.in", "Main.py", "Makefile", "README.md", "artifacts", "benchmarks",
+        "docs", "examples", "fuzz", "mkdocs.yml", "notebooks", "pyproject.toml", "ser_embed",
+        "setup.cfg", "setup.py", "tests",
     }  # fmt: skip

@@ -66,25 +66,3 @@ def test_the_three_commands_work_one_after_the_other(clone: Path) -> None:
     predicted = _run(clone, "-m", "ser_embed.predict", clip, "--json")
     files = json.loads(predicted.stdout.splitlines()[-1])["files"]
     assert files[0]["label"] == max(live, key=live.get)
-
-
-@pytest.mark.timeout(900)
-@pytest.mark.parametrize("name", ["01_extract.ipynb", "02_train_and_report.ipynb"])
-def test_notebooks_run_from_start_to_end(
-    clone: Path, name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    nbformat = pytest.importorskip("nbformat")
-    nbclient = pytest.importorskip("nbclient")
-    # The notebooks' shell lines find this interpreter and this copy.
-    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
-    monkeypatch.setenv("PYTHONPATH", str(clone))
-    notebook = nbformat.read(clone / "notebooks" / name, as_version=4)
-    client = nbclient.NotebookClient(
-        notebook, timeout=400, kernel_name="python3",
-        resources={"metadata": {"path": str(clone / "notebooks")}},
-    )  # fmt: skip
-    client.execute()
-    text = json.dumps([cell.get("outputs", []) for cell in notebook.cells])
-    assert "Traceback" not in text
-    assert "error:" not in text
-    assert '"image/png"' in text
