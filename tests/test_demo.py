@@ -11,18 +11,20 @@ import numpy as np
 import pytest
 import soundfile
 
-from ser_embed import demo
+from ser_embed import demo, synthesiser
 from ser_embed.audio import SAMPLE_RATE
 
 SHIPPED = Path(__file__).parents[1] / "artifacts" / "demo"
 KINDS = [("neutral", "normal")] + [
-    (emotion, intensity) for emotion in demo.EMOTIONS[1:] for intensity in demo.INTENSITIES
+    (emotion, intensity)
+    for emotion in synthesiser.EMOTIONS[1:]
+    for intensity in synthesiser.INTENSITIES
 ]
 
 
 @cache
 def clip(emotion: str, intensity: str, statement: int, repetition: int, actor: int) -> np.ndarray:
-    return demo.synthesise(emotion, intensity, statement, repetition, actor)
+    return synthesiser.synthesise(emotion, intensity, statement, repetition, actor)
 
 
 def median_f0(samples: np.ndarray) -> float:
@@ -65,8 +67,8 @@ def test_every_kind_of_clip_is_audio_within_bounds(
 
 
 def test_same_arguments_give_the_same_samples() -> None:
-    first = demo.synthesise("happy", "strong", 2, 1, 3, seed=7)
-    np.testing.assert_array_equal(first, demo.synthesise("happy", "strong", 2, 1, 3, seed=7))
+    first = synthesiser.synthesise("happy", "strong", 2, 1, 3, seed=7)
+    np.testing.assert_array_equal(first, synthesiser.synthesise("happy", "strong", 2, 1, 3, seed=7))
 
 
 @pytest.mark.parametrize(
@@ -83,11 +85,11 @@ def test_same_arguments_give_the_same_samples() -> None:
 )
 def test_every_argument_changes_the_clip(other: tuple[str, str, int, int, int, int]) -> None:
     assert not np.array_equal(
-        demo.synthesise("happy", "strong", 2, 1, 3, 7), demo.synthesise(*other)
+        synthesiser.synthesise("happy", "strong", 2, 1, 3, 7), synthesiser.synthesise(*other)
     )
 
 
-@pytest.mark.parametrize("actor", demo.ACTORS)
+@pytest.mark.parametrize("actor", synthesiser.ACTORS)
 def test_aroused_emotions_are_higher_and_anger_louder_than_sadness(actor: int) -> None:
     sad = average(median_f0, "sad", actor)
     for emotion in ("happy", "angry", "surprised"):
@@ -96,7 +98,7 @@ def test_aroused_emotions_are_higher_and_anger_louder_than_sadness(actor: int) -
 
 
 def test_female_voices_are_higher_than_male_ones() -> None:
-    f0 = {actor: average(median_f0, "neutral", actor) for actor in demo.ACTORS}
+    f0 = {actor: average(median_f0, "neutral", actor) for actor in synthesiser.ACTORS}
     females, males = [f0[a] for a in f0 if a % 2 == 0], [f0[a] for a in f0 if a % 2]
     assert len(females) == len(males) == 3
     assert min(females) > max(males)
@@ -110,8 +112,10 @@ def final_rise(emotion: str, intensity: str, actor: int) -> float:
 
 
 def test_surprise_ends_on_a_rise_and_neutral_does_not() -> None:
-    assert np.mean([final_rise("surprised", "strong", actor) for actor in demo.ACTORS]) > 1.03
-    assert np.mean([final_rise("neutral", "normal", actor) for actor in demo.ACTORS]) < 0.95
+    assert (
+        np.mean([final_rise("surprised", "strong", actor) for actor in synthesiser.ACTORS]) > 1.03
+    )
+    assert np.mean([final_rise("neutral", "normal", actor) for actor in synthesiser.ACTORS]) < 0.95
 
 
 @pytest.mark.parametrize(
@@ -130,7 +134,7 @@ def test_bad_arguments_are_named_with_the_valid_ones(
     arguments: tuple[Any, ...], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
-        demo.synthesise(*arguments)
+        synthesiser.synthesise(*arguments)
 
 
 def test_main_writes_the_corpus_and_its_readme(
@@ -174,7 +178,10 @@ def test_the_shipped_corpus_is_whole() -> None:
         assert path.parent.name == f"Actor_{actor}"
         kinds[emotion, intensity] += 1
     assert kinds == {
-        (f"{demo.EMOTIONS.index(e) + 1:02d}", f"{demo.INTENSITIES.index(i) + 1:02d}"): 24
+        (
+            f"{synthesiser.EMOTIONS.index(e) + 1:02d}",
+            f"{synthesiser.INTENSITIES.index(i) + 1:02d}",
+        ): 24
         for e, i in KINDS
     }
 
