@@ -84,6 +84,7 @@ def test_the_files_of_a_run(mini: Made) -> None:
         "config.json", "confusion.png", "history.csv", "history.md", "history.png",
         "misclassified.csv", "model.safetensors", "predictions.csv", "preprocessor_config.json",
         "reliability.png", "report.json", "report.md", "result.json", "started.json",
+        "training-time.json",
     }  # fmt: skip
     for path in folder.glob("*.png"):
         assert imread(path)[..., :3].std() > 0.01
