@@ -108,11 +108,20 @@ def read_recordings(
             f"{reason}"
         )
     return Recordings(
-        table=pd.DataFrame(rows).drop(columns=["state", "reason"]),
+        table=_table_of(rows),
         settings=settings, classes=scheme.classes, trained=trained, demo=listing.corpus == DEMO,
         left_out={str(k): int(v) for k, v in left_out.items()},
         root=listing.root, faults=tuple(faults),
     )  # fmt: skip
+
+
+def _table_of(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    """Text stays Python's own: pyarrow, where it is installed, refuses what isn't UTF-8."""
+    kept = [name for name in rows[0] if name not in ("state", "reason")]
+    texts = {name: object if isinstance(rows[0][name], str) else None for name in kept}
+    return pd.DataFrame(
+        {name: pd.Series([row[name] for row in rows], dtype=kind) for name, kind in texts.items()}
+    )
 
 
 class Waveforms:

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from safetensors.numpy import load_file, save_file
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
@@ -116,14 +117,14 @@ def _log_probabilities(machine: Pipeline, features: np.ndarray) -> np.ndarray:
 def _described(clips: Recordings, functionals: Functionals, folder: Path,
                hide: bool | None) -> np.ndarray:  # fmt: skip
     """Return the functionals (N, 88) of all clips, kept for the next time."""
-    kept = folder / f"functionals-{clips.digest[:12]}.npy"
+    kept = folder / f"functionals-{clips.digest[:12]}.safetensors"
     if kept.is_file():
-        return np.load(kept)
+        return load_file(kept)["functionals"]
     rows = tqdm(range(len(clips.table)), "openSMILE", unit="clip", disable=hide)
     found = np.stack([functionals(clips.waveform(row)) for row in rows])
     folder.mkdir(parents=True, exist_ok=True)
-    temporary = kept.with_suffix(".tmp.npy")
-    np.save(temporary, found)
+    temporary = kept.with_suffix(".tmp")
+    save_file({"functionals": found}, temporary)
     temporary.replace(kept)
     return found
 

@@ -402,8 +402,9 @@ def test_who_comes_when_the_queue_is_full_is_told(visit: Visit, folder: Path) ->
         page.get_by_role("tab", name="Batch").click()
         page.locator("input[type=file]").last.set_input_files(sorted(folder.glob("forty_*")))
         expect(page.get_by_role("cell", name="forty_7.flac")).to_be_visible()
-    for page in visitors:
-        page.get_by_role("button", name="Classify").click()
+    buttons = [page.get_by_role("button", name="Classify") for page in visitors]
+    for button in buttons:
+        button.dispatch_event("click")  # at once: a slow machine would be done with the first
     busy = re.compile("busy. Please try again")
     expect(visitors[-1].get_by_text(busy)).to_be_visible()
     expect(visitors[0].get_by_text("1 of 8 files")).to_be_visible()
