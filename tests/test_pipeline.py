@@ -62,7 +62,7 @@ def test_the_three_commands_work_one_after_the_other(clone: Path) -> None:
     clip = "artifacts/demo/Actor_02/03-01-05-02-01-01-02.ogg"
     heard = _run(clone, "Main.py", "--file", clip, "--json")
     assert heard.returncode == 0, heard.stderr
-    live = json.loads(heard.stdout.splitlines()[-1])["windows"][0]["probabilities"]
+    live = json.loads(heard.stdout.splitlines()[-1])["segments"][0]["probabilities"]
     predicted = _run(clone, "-m", "ser_embed.predict", clip, "--json")
     files = json.loads(predicted.stdout.splitlines()[-1])["files"]
     assert files[0]["label"] == max(live, key=live.get)
