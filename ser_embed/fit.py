@@ -17,12 +17,12 @@ from ser_embed.data import Features
 from ser_embed.errors import SerEmbedError
 from ser_embed.perturb import mask, mix
 from ser_embed.report import confusion, uar_of
+from ser_embed.second_task import SecondTask
 from ser_embed.splits import Split
 
 __all__ = [
     "EarlyStopping", "FitSettings", "History", "balanced_weights", "fit", "has_bf16",
-    "log_probabilities",
-    "temperature_of",
+    "log_probabilities", "temperature_of",
 ]  # fmt: skip
 
 EVALUATION_BATCH = 256
@@ -176,6 +176,7 @@ class _Fit:
     def __init__(
         self, head: nn.Module, features: Features, labels: np.ndarray, split: Split,
         weights: np.ndarray, settings: FitSettings, checkpoint: Path | None,
+        second: SecondTask | None,
     ) -> None:  # fmt: skip
         self.device = _device()
         self.head = head.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -183,7 +184,9 @@ class _Fit:
         self.labels = torch.tensor(labels, device=self.device)  # pandas gives it read-only
         self.weights = torch.as_tensor(weights, dtype=torch.float32, device=self.device)
         kind = torch.optim.AdamW if settings.optimizer == "adamw" else torch.optim.Adam
-        self.optimizer = kind(head.parameters(), lr=settings.lr, weight_decay=settings.weight_decay)
+        self.second = second.to(self.device) if second else None
+        trained = [*head.parameters(), *(second.parameters() if second else ())]
+        self.optimizer = kind(trained, lr=settings.lr, weight_decay=settings.weight_decay)
         self.history = History()
         self.kept: dict[str, torch.Tensor] = {}
         self.checkpoint = checkpoint
@@ -249,7 +252,8 @@ class _Fit:
             summed = -(log_probs * targets * self.weights).sum()
             mass = (targets * self.weights).sum()
             self.optimizer.zero_grad(set_to_none=True)
-            (summed / mass).backward()
+            beside = self.second.loss(rows) if self.second else 0.0
+            (summed / mass + beside).backward()
             self.optimizer.step()
             total += summed.detach()
             weight += mass
@@ -267,6 +271,8 @@ class _Fit:
     def _save(self, path: Path) -> None:
         tensors = {f"head.{k}": v.detach().cpu() for k, v in self.head.state_dict().items()}
         tensors |= {f"kept.{k}": v for k, v in self.kept.items()}
+        if self.second:
+            tensors |= {f"second.{k}": v.cpu() for k, v in self.second.state_dict().items()}
         for number, state in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{number}.{k}": v.cpu() for k, v in state.items()}
         temporary = path.with_suffix(".tmp")
@@ -282,6 +288,8 @@ class _Fit:
             self.history = History(**history)
             self.head.load_state_dict(_under(tensors, "head."))
             self.kept = _under(tensors, "kept.")
+            if self.second:
+                self.second.load_state_dict(_under(tensors, "second."))
             state: dict[int, dict[str, torch.Tensor]] = {}
             for name, tensor in _under(tensors, "optimizer.").items():
                 number, key = name.split(".", 1)
@@ -313,6 +321,7 @@ def fit(
     settings: FitSettings,
     *,
     checkpoint: Path | None = None,
+    second: SecondTask | None = None,
     on_epoch: Callable[[History], None] = lambda history: None,
 ) -> History:
     """Train a head in place, on the training part, watching the validation part.
@@ -325,6 +334,7 @@ def fit(
         class_weights: Weight of each class in the loss, (C,).
         settings: How to train.
         checkpoint: File that the state is kept in after every epoch, and resumed from.
+        second: Another task that is learnt beside; its loss isn't in the history.
         on_epoch: Called after every epoch.
 
     Returns:
@@ -333,6 +343,9 @@ def fit(
     Raises:
         SerEmbedError: The loss is not finite, or the checkpoint is damaged.
     """
-    history = _Fit(head, features, labels, split, class_weights, settings, checkpoint).run(on_epoch)
+    run = _Fit(head, features, labels, split, class_weights, settings, checkpoint, second)
+    history = run.run(on_epoch)
+    if second:
+        second.close()
     head.to("cpu").eval()
     return history

@@ -58,6 +58,7 @@ from ser_embed.runs import (
     write_parts,
 )
 from ser_embed.search import SEARCHED, require_optuna, search_head
+from ser_embed.second_task import SecondTaskName, second_task_of
 from ser_embed.splits import Split, make_splits, rotations
 from ser_embed.weighting import ClassWeights, class_weights
 
@@ -101,6 +102,10 @@ class TrainConfig(Options):
     """Mix pairs of training clips by shares drawn from Beta(M, M); 0 for none."""
     mask: float = 0.0
     """Mask up to this share of a training clip's frames, and of its features; 0 for none."""
+    second_task: SecondTaskName = "none"
+    """Another task that the head learns beside: the speakers' gender."""
+    second_weight: float = 0.1
+    """Weight of the second task's loss."""
     ensemble: int = 1
     """Heads that are trained, each validated on other training speakers, and averaged."""
     search: int = 0
@@ -236,8 +241,10 @@ def _train_member(
     """Train one head; return its history, its validation log-probabilities and its settings."""
     settings = _settings(config, number)
     weights = class_weights(config.class_weights, clips.classes, labels[split.train])
+    second = second_task_of(config.second_task, config.second_weight, clips.table, split.train,
+                            head, settings.seed)  # fmt: skip
     history = fit(
-        head, clips.features, labels, split, weights, settings, checkpoint=state,
+        head, clips.features, labels, split, weights, settings, checkpoint=state, second=second,
         on_epoch=lambda history: on_epoch(number, history),
     )  # fmt: skip
     val = log_probabilities(head, clips.features, split.val)
@@ -304,11 +311,13 @@ def _check(config: TrainConfig) -> None:
             raise HeadError(f"--{name.replace('_', '-')} {getattr(config, name)}: at least 1")
     if config.lr is not None and config.lr <= 0:
         raise HeadError(f"--lr {config.lr}: must be greater than 0")
-    for name in ("weight_decay", "mixup", "mask", "search"):
+    for name in ("weight_decay", "mixup", "mask", "search", "second_weight"):
         if getattr(config, name) < 0:
             raise HeadError(f"--{name.replace('_', '-')} {getattr(config, name)}: at least 0")
     if config.mask >= 1:
         raise HeadError(f"--mask {config.mask}: less than 1, or nothing may be left")
+    if config.second_task != "none" and config.mixup:
+        raise HeadError("--second-task with --mixup: a mixed clip has no one speaker; choose one")
     if not 0 < config.confidence <= 1:
         raise HeadError(f"--confidence {config.confidence}: above 0, up to 1")
     if not 0 <= config.seed < 2**32:

@@ -15,13 +15,13 @@ ORDER = (
     "sources", "download", "synthesiser", "demo", "backends", "features", "logmel", "checkpoints",
     "graph", "encoder", "table", "shards", "store", "ledger", "builder", "writer", "sharding",
     "index", "workers", "reading", "encoding", "blocks", "distributed", "extract", "data",
-    "splits", "networks", "heads", "endtoend", "plots", "report", "breakdown", "perturb", "fit",
-    "runs", "paired", "originals", "page", "progress", "pseudo", "weighting", "search", "train",
-    "recipes", "augment", "recordings", "trace", "trainer", "tuning", "finetune", "predict",
-    "parity", "hub_model", "hub", "onnxfile", "export", "evaluate", "robustness", "crosscorpus",
-    "svm", "contestants", "compare", "capture", "ring", "microphone", "speech_gate", "segments",
-    "segmenter", "session", "journal", "listener", "keyboard", "screen", "watch", "live",
-    "markup", "tabs", "web", "__main__",
+    "splits", "networks", "heads", "endtoend", "plots", "report", "breakdown", "perturb",
+    "second_task", "fit", "runs", "paired", "originals", "page", "progress", "pseudo",
+    "weighting", "search", "train", "recipes", "augment", "recordings", "trace", "trainer",
+    "tuning", "finetune", "predict", "parity", "hub_model", "hub", "onnxfile", "export",
+    "evaluate", "robustness", "crosscorpus", "svm", "contestants", "compare", "capture", "ring",
+    "microphone", "speech_gate", "segments", "segmenter", "session", "journal", "listener",
+    "keyboard", "screen", "watch", "live", "markup", "tabs", "web", "__main__",
 )  # fmt: skip
 
 COMMANDS = (
