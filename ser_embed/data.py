@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
@@ -18,11 +18,22 @@ from ser_embed.labels import LabelScheme
 from ser_embed.store import FeatureStore, find_stores
 from ser_embed.table import STORED
 
-__all__ = ["Features", "Labelled", "LabelledClips", "load_clips", "open_stores"]
+__all__ = ["Batches", "Features", "Labelled", "LabelledClips", "load_clips", "open_stores"]
 
 log = logging.getLogger(__name__)
 
 MEMORY_SHARE = 0.4  # of the machine's memory that features may fill before they stay on disk
+
+
+class Batches(Protocol):
+    """What a head is trained on."""
+
+    @property
+    def pooled(self) -> bool:
+        """Whether time is pooled."""
+
+    def batch(self, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return (features float32 (B, ...), frames int64 (B,)) of some clips."""
 
 
 class Features:

@@ -1,7 +1,8 @@
 """Encoder and classifier as one network: waveform in, log-probabilities out.
 
-Two kinds: `classification`, transformers' own (mean over time of a projection, then a linear
-layer), and `mlp` (mean over time, then 512 -> 256 -> classes). A trained one is a folder with
+Three kinds: `classification`, transformers' own (mean over time of a projection, then a linear
+layer), `mlp` (mean over time, then 512 -> 256 -> classes), and `stats` (mean and deviation of all
+layers, then two hidden layers: stage 2's default head). A trained one is a folder with
 `model.safetensors`, transformers' `config.json` and `preprocessor_config.json`, and `card.json`.
 
 It is loaded whole or refused. transformers draws tensors that a checkpoint lacks at random and
@@ -27,40 +28,64 @@ from ser_embed.checkpoints import fingerprint, load_checkpoint
 from ser_embed.encoder import count_frames, pad_batch, unit_variance
 from ser_embed.errors import EncoderError, HeadError
 from ser_embed.heads import check_weights, read_card, write_card
-from ser_embed.networks import MlpHead
+from ser_embed.networks import MlpHead, StatsHead
 
 __all__ = [
-    "EncoderMlp", "Freeze", "Network", "NetworkKind", "build_network", "count_parameters", "freeze",
-    "is_network", "load_network", "n_layers", "save_network",
+    "EncoderHead", "Freeze", "Network", "NetworkKind", "build_network", "count_parameters",
+    "freeze", "is_network", "load_network", "mask_states", "n_layers", "save_network",
 ]  # fmt: skip
 
-NetworkKind = Literal["classification", "mlp"]
+NetworkKind = Literal["classification", "mlp", "stats"]
 Freeze = int | Literal["none", "all"]
 
 KIND = "network"  # what a card says of a whole network; a head's card says nothing
 WEIGHTS = "model.safetensors"
 
 
-class EncoderMlp(nn.Module):
-    """An encoder's last layer, its mean over time, then 512 -> 256 -> classes."""
+class EncoderHead(nn.Module):
+    """A head of stage 2 on an encoder: `mlp` on its last layer, or `stats` on all of them."""
 
-    def __init__(self, encoder: Any, n_classes: int, dropout: float) -> None:
+    def __init__(
+        self, encoder: Any, head: Literal["mlp", "stats"], n_classes: int, dropout: float
+    ) -> None:
         super().__init__()
         self.encoder, self.config = encoder, encoder.config
-        shape = (1, encoder.config.hidden_size)
-        self.head = MlpHead(shape, n_classes, dropout, pooled=False)
+        self.all_layers = head == "stats"
+        width = encoder.config.hidden_size
+        if self.all_layers:
+            shape = (encoder.config.num_hidden_layers + 1, 1, width)
+            self.head: StatsHead | MlpHead = StatsHead(shape, n_classes, dropout, pooled=False)
+        else:
+            self.head = MlpHead((1, width), n_classes, dropout, pooled=False)
 
     def forward(
         self, input_values: torch.Tensor, attention_mask: torch.Tensor | None = None
     ) -> dict[str, torch.Tensor]:
         """Return `logits`, which are log-probabilities (B, C)."""
-        states = self.encoder(input_values, attention_mask=attention_mask).last_hidden_state
-        frames = torch.full((len(states),), states.shape[1], device=states.device)  # (B, T, D)
+        return {"logits": self.head(*self.states(input_values, attention_mask))}
+
+    def pooled(
+        self, input_values: torch.Tensor, attention_mask: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Return what the head pools of the encoder's states, (B, D) or (B, 2 L D)."""
+        return self.head.pool(*self.states(input_values, attention_mask))
+
+    def states(
+        self, input_values: torch.Tensor, attention_mask: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return hidden states (B, T, D) or (B, L, T, D), and each clip's valid frames (B,)."""
+        out = self.encoder(
+            input_values, attention_mask=attention_mask, output_hidden_states=self.all_layers
+        )
+        states = out.last_hidden_state  # (B, T, D)
+        frames = torch.full((len(states),), states.shape[1], device=states.device)
+        if self.all_layers:  # transformers' own last one lacks the final norm in some encoders
+            states = torch.stack((*out.hidden_states[:-1], states), dim=1)  # (B, L, T, D)
         if attention_mask is not None:
             frames = count_frames(
                 attention_mask.sum(1), self.config.conv_kernel, self.config.conv_stride
             )
-        return {"logits": self.head(states, frames)}
+        return states, frames
 
 
 @dataclass(frozen=True)
@@ -69,10 +94,10 @@ class Network:
 
     Attributes:
         kind: Key of what stands on the encoder.
-        module: transformers' model or an `EncoderMlp`.
+        module: transformers' model or an `EncoderHead`.
         masks: Whether clips of different lengths may share a padded batch.
         do_normalize: Whether the input is scaled to zero mean and unit variance.
-        dropout: Of the `mlp` kind's layers.
+        dropout: Of the layers of `mlp` and `stats`.
         weights: SHA-256 of the pre-trained encoder's weights.
         trained: False if the encoder started from seeded weights.
     """
@@ -120,7 +145,7 @@ def build_network(
         encoder: Key of `ENCODERS`, hub id or folder; a classifier that its checkpoint may have
             is not used.
         classes: Class names.
-        dropout: Of the `mlp` kind's layers.
+        dropout: Of the layers of `mlp` and `stats`.
         seed: Seed of what is new.
 
     Raises:
@@ -143,10 +168,10 @@ def build_network(
 
 
 def _assemble(kind: NetworkKind, config: Any, n_classes: int, dropout: float, encoder: Any) -> Any:
-    if kind == "mlp":
+    if kind != "classification":
         encoder = encoder or transformers.AutoModel.from_config(config)
         encoder.config = config
-        return EncoderMlp(encoder, n_classes, dropout)
+        return EncoderHead(encoder, kind, n_classes, dropout)
     module = transformers.AutoModelForAudioClassification.from_config(config)
     if encoder is not None:
         setattr(module, module.base_model_prefix, encoder)
@@ -155,7 +180,8 @@ def _assemble(kind: NetworkKind, config: Any, n_classes: int, dropout: float, en
 
 
 def _encoder_of(network: Network) -> Any:
-    return network.module.encoder if network.kind == "mlp" else network.module.base_model
+    module = network.module
+    return module.encoder if isinstance(module, EncoderHead) else module.base_model
 
 
 def n_layers(network: Network) -> int:
@@ -197,6 +223,28 @@ def freeze(network: Network, lowest: Freeze) -> int:
         encoder.feature_extractor._freeze_parameters()
         encoder.requires_grad_(False)
     return sum(p.numel() for p in network.module.parameters() if p.requires_grad)
+
+
+def mask_states(network: Network, time: float | None, features: float | None) -> None:
+    """Set how much of what enters the transformer is masked in training (SpecAugment: Park et al.
+    2019, on hidden states as wav2vec 2.0 has it).
+
+    Args:
+        network: Whose encoder it is.
+        time: Share of the frames, in spans of ten; None for what the encoder's configuration says.
+        features: Share of the features, likewise.
+
+    Raises:
+        EncoderError: transformers masks nothing in encoders of this kind.
+    """
+    config = _encoder_of(network).config
+    given = {"mask_time_prob": time, "mask_feature_prob": features}
+    for name, share in given.items():
+        if share is not None:
+            if not hasattr(config, name):
+                raise EncoderError(f"{config.model_type}: its hidden states can't be masked")
+            setattr(config, name, share)
+            config.apply_spec_augment = True
 
 
 # --- checkpoints -----------------------------------------------------------------------------

@@ -35,7 +35,7 @@ from ser_embed.encoding import LISTED_FAULTS, spread
 from ser_embed.endtoend import Freeze, Network, build_network, freeze, n_layers
 from ser_embed.errors import CorpusError, EncoderError, HeadError
 from ser_embed.extract import ExtractConfig, extract_listing
-from ser_embed.features import FeatureSettings
+from ser_embed.features import FeatureSettings, Layer, Pool
 from ser_embed.heads import read_card
 from ser_embed.labels import load_scheme
 from ser_embed.reading import Readers
@@ -45,6 +45,7 @@ from ser_embed.recipes import (
     Disturbance,
     Precision,
     Recipe,
+    Start,
     fill_in,
 )
 from ser_embed.recordings import Recordings, read_recordings
@@ -78,9 +79,10 @@ class FinetuneConfig(Options):
     recipe's.
     """
 
-    recipe: Literal["crema21", "ravdess8", "mlp4"]
+    recipe: Literal["crema21", "ravdess8", "mlp4", "stats8"]
     """crema21: wav2vec2-base, 21 classes, 5 s; ravdess8: xlsr-53-english, eight classes; mlp4:
-    wav2vec2-base under a multi-layer perceptron, four classes, 6 s."""
+    wav2vec2-base under a multi-layer perceptron, four classes, 6 s; stats8: mini under the default
+    head of stage 2, eight classes, 3 s."""
     root: Annotated[Path | None, tyro.conf.Positional] = None
     """Folder of the corpus, in any nesting."""
     corpus: str = ""
@@ -95,7 +97,7 @@ class FinetuneConfig(Options):
     """random (the recipes' own), speaker, kfold, loso, loco, given, or folds:FILE."""
     freeze: Freeze = "none"
     """0: the convolutions stay as they are; N: and the N lowest transformer layers; all: the
-    whole encoder, for mlp4 through cached features; none."""
+    whole encoder, for mlp4 and stats8 through cached features; none."""
     early_stop: bool = False
     """Stop when validation says so and keep the best; without it the last weights are kept."""
     watch: Literal["loss", "uar"] = "loss"
@@ -121,7 +123,15 @@ class FinetuneConfig(Options):
     precision: Precision | None = None
     """Arithmetic of training: fp32, bf16, fp16; auto: half precision where the hardware has it."""
     dropout: float | None = None
-    """Dropout of mlp4's layers."""
+    """Dropout of mlp4's and stats8's layers."""
+    mask_time: float | None = None
+    """Share of the frames that are masked inside the encoder while it trains (SpecAugment).
+    Default: the recipe's, or what the encoder's configuration says."""
+    mask_features: float | None = None
+    """Share of the features that are masked there."""
+    start: Start | None = None
+    """new weights of the classifier, or probed: trained first on the encoder as it is, which
+    spares the encoder the steps that would undo it; for mlp4 and stats8."""
     trim: bool = False
     """Cut the silence before and after the speech first."""
     seconds: float | None = None
@@ -175,10 +185,15 @@ def _check(config: FinetuneConfig, recipe: Recipe) -> None:
         raise HeadError(f"--lr {recipe.lr}: must be greater than 0")
     if recipe.dropout >= 1:
         raise HeadError(f"--dropout {recipe.dropout}: less than 1")
+    for name in ("mask_time", "mask_features"):
+        if not 0 <= (values[name] or 0) < 1:
+            raise HeadError(f"--{name.replace('_', '-')} {values[name]}: 0 or more, less than 1")
     if recipe.seconds != 0 and not recipe.seconds >= 0.025:
         raise CorpusError(f"--seconds {recipe.seconds}: give 0 for whole clips, or 0.025 and more")
-    if recipe.network == "mlp" and recipe.batch_size < 2:
+    if recipe.network != "classification" and recipe.batch_size < 2:
         raise HeadError("--batch-size 1: batch norm needs at least 2 clips")
+    if recipe.network == "classification" and recipe.start == "probed":
+        raise HeadError(f"--start probed: not for {config.recipe}, whose head is transformers'")
 
 
 def _settings(config: FinetuneConfig, recipe: Recipe, network: Network) -> FeatureSettings:
@@ -189,8 +204,10 @@ def _settings(config: FinetuneConfig, recipe: Recipe, network: Network) -> Featu
             f"{recipe.encoder}: has group norm, so clips of different lengths can't share a batch: "
             "give --seconds and a --fill other than none"
         )
+    everything = network.kind == "stats"
     return FeatureSettings(
-        encoder=recipe.encoder, weights=network.weights, layer=n_layers(network), pool="mean",
+        encoder=recipe.encoder, weights=network.weights,
+        layer="all" if everything else n_layers(network), pool="stats" if everything else "mean",
         norm="none", trim=config.trim, seconds=recipe.seconds, fill=fill, dtype="float32",
         precision="fp32", seed=recipe.seed,
     )  # fmt: skip
@@ -209,7 +226,7 @@ def finetune(config: FinetuneConfig) -> Outcome:
     recipe = _resolve(config)
     _check(config, recipe)
     listing = _listing(config)
-    if recipe.network == "mlp" and config.freeze == "all":
+    if recipe.network != "classification" and config.freeze == "all":
         return _through_the_cache(config, recipe, listing)
     scheme = load_scheme(recipe.labels)
     network = build_network(recipe.network, recipe.encoder, scheme.classes, recipe.dropout, 0)
@@ -313,22 +330,27 @@ def _run(
 
 
 def _through_the_cache(config: FinetuneConfig, recipe: Recipe, listing: Listing) -> Outcome:
-    """Encode each clip once and train the same perceptron on the cache, by stages 1 and 2."""
+    """Encode each clip once and train the same head on the cache, by stages 1 and 2."""
+    head = recipe.network
+    pool: Pool = "mean"
     if config.augment is not None and recipe.augment:
         raise EncoderError("--augment disturbs waveforms, and --freeze all trains on cached ones")
     if recipe.augment:
         log.info("features are cached, so training clips are not disturbed")
     with Readers(config.workers) as readers:
         loaded, _ = load_checkpoint(recipe.encoder, 0, recipe.seed)
-        encoder = load_encoder(recipe.encoder, loaded.n_layers, backend="torch", seed=recipe.seed)
+        layer: Layer = loaded.n_layers
+        if head == "stats":
+            layer, pool = "all", "stats"
+        encoder = load_encoder(recipe.encoder, layer, backend="torch", seed=recipe.seed)
         stored = extract_listing(listing, encoder, ExtractConfig(
-            pool="mean", trim=config.trim, seconds=recipe.seconds, fill=config.fill,
+            pool=pool, trim=config.trim, seconds=recipe.seconds, fill=config.fill,
             seed=recipe.seed, limit=config.limit, workers=config.workers,
             features_dir=config.features_dir, quiet=config.quiet,
         ), readers)  # fmt: skip
     outcome = train(TrainConfig(
         stores=(Path(stored["store"]),), early_stop=config.early_stop, patience=config.patience,
-        labels=recipe.labels, split=config.split, head="mlp", class_weights=config.class_weights,
+        labels=recipe.labels, split=config.split, head=head, class_weights=config.class_weights,
         epochs=recipe.epochs, batch_size=recipe.batch_size, lr=recipe.lr,
         weight_decay=recipe.weight_decay, seed=recipe.seed, runs_dir=config.runs_dir,
         name=config.name, json=config.json, quiet=config.quiet,

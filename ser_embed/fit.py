@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional as F
 
-from ser_embed.data import Features
+from ser_embed.data import Batches
 from ser_embed.errors import SerEmbedError
 from ser_embed.perturb import mask, mix
 from ser_embed.report import confusion, uar_of
@@ -142,7 +142,7 @@ def _autocast(device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=fast)
 
 
-def log_probabilities(head: nn.Module, features: Features, rows: np.ndarray) -> np.ndarray:
+def log_probabilities(head: nn.Module, features: Batches, rows: np.ndarray) -> np.ndarray:
     """Return a head's log-probabilities of some clips, float32 (n, C): dropout off, fp32."""
     device = next(head.parameters()).device
     head.eval()
@@ -174,7 +174,7 @@ class _Fit:
     """The state of one training run."""
 
     def __init__(
-        self, head: nn.Module, features: Features, labels: np.ndarray, split: Split,
+        self, head: nn.Module, features: Batches, labels: np.ndarray, split: Split,
         weights: np.ndarray, settings: FitSettings, checkpoint: Path | None,
         second: SecondTask | None,
     ) -> None:  # fmt: skip
@@ -314,7 +314,7 @@ def _batches(order: torch.Tensor, size: int) -> list[torch.Tensor]:
 
 def fit(
     head: nn.Module,
-    features: Features,
+    features: Batches,
     labels: np.ndarray,
     split: Split,
     class_weights: np.ndarray,
@@ -328,7 +328,7 @@ def fit(
 
     Args:
         head: From `heads.build_head`; ends with the weights of the epoch to keep, on the CPU.
-        features: Features of all clips.
+        features: Batches of all clips.
         labels: Class index of each clip, int64 (N,).
         split: Rows of each part; the test part is never looked at.
         class_weights: Weight of each class in the loss, (C,).

@@ -182,13 +182,14 @@ class MlpHead(nn.Module):
 
     def forward(self, features: torch.Tensor, frames: torch.Tensor) -> torch.Tensor:
         """Return log-probabilities (B, C)."""
-        if self.pooled:
-            x = features[:, 0]  # (B, 1, D) -> (B, D)
-        else:
-            x = features.transpose(1, 2)  # (B, D, T)
-            mask = _mask(x, frames)
-            x = (x * mask).sum(2) / mask.sum(2).clamp_min(1)  # (B, D)
+        x = features.flatten(1) if self.pooled else self.pool(features, frames)  # (B, D)
         return F.log_softmax(self.output(self.dense(x)).float(), dim=1)  # (B, C)
+
+    def pool(self, features: torch.Tensor, frames: torch.Tensor) -> torch.Tensor:
+        """Return the mean over time (B, D) of (B, T, D)."""
+        x = features.transpose(1, 2)  # (B, D, T)
+        mask = _mask(x, frames)
+        return (x * mask).sum(2) / mask.sum(2).clamp_min(1)
 
 
 class StatsHead(nn.Module):
@@ -215,14 +216,15 @@ class StatsHead(nn.Module):
 
     def forward(self, features: torch.Tensor, frames: torch.Tensor) -> torch.Tensor:
         """Return log-probabilities (B, C)."""
-        if self.pooled:
-            x = features.flatten(1)  # (B, L, 2 D) -> (B, 2 L D)
-        else:
-            # (B, [L,] T, D) -> (B, [L] D, T): the layers stand beside the features.
-            x = features.transpose(-1, -2).flatten(1, -2)
-            x = _statistics(x, _mask(x, frames))  # (B, 2 L D)
+        # (B, L, 2 D), or (B, [L,] T, D), -> (B, 2 L D)
+        x = features.flatten(1) if self.pooled else self.pool(features, frames)
         x = self.drop_inputs(self.standardise(x.float()))
         return F.log_softmax(self.output(self.dense(x)).float(), dim=1)  # (B, C)
+
+    def pool(self, features: torch.Tensor, frames: torch.Tensor) -> torch.Tensor:
+        """Return mean and deviation over time (B, 2 L D) of (B, [L,] T, D)."""
+        x = features.transpose(-1, -2).flatten(1, -2)  # (B, [L] D, T): layers beside features
+        return _statistics(x, _mask(x, frames))
 
 
 class LayersHead(nn.Module):

@@ -4,7 +4,8 @@
 - `ravdess8`: the model card of wav2vec2-lg-xlsr-en-speech-emotion-recognition, on RAVDESS. Its
   Adam without weight decay is AdamW with a decay of zero;
 - `mlp4`: a comparison of encoders under one head, four classes, clips of 6 s; these are the
-  values of its wav2vec2-base.
+  values of its wav2vec2-base;
+- `stats8`: this project's own, stage 2's default head on `mini`, both trained.
 """
 
 from collections.abc import Mapping
@@ -13,9 +14,10 @@ from typing import Any, Literal
 
 from ser_embed.endtoend import NetworkKind
 
-__all__ = ["RECIPES", "Augmentation", "Disturbance", "Precision", "Recipe", "fill_in"]
+__all__ = ["RECIPES", "Augmentation", "Disturbance", "Precision", "Recipe", "Start", "fill_in"]
 
 Disturbance = Literal["noise", "pitch", "stretch", "mask"]
+Start = Literal["new", "probed"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 
@@ -57,7 +59,12 @@ class Recipe:
         schedule: How the learning rate falls.
         eval_steps: Steps between two evaluations; 0 for once an epoch.
         precision: Arithmetic of training; auto is half precision where the hardware has it.
-        dropout: Of the `mlp` network's layers.
+        dropout: Of the layers of the networks `mlp` and `stats`.
+        mask_time: Share of the frames that are masked before the transformer, in training;
+            None for what the encoder's configuration says.
+        mask_features: Share of the features, likewise.
+        start: What the classifier starts from: `new` weights, or `probed`, which were first
+            trained on the encoder as it is (Kumar et al. 2022); not for `classification`.
         augment: Disturbances of training clips.
         seed: Of everything random.
     """
@@ -75,6 +82,9 @@ class Recipe:
     eval_steps: int
     precision: Precision
     dropout: float
+    mask_time: float | None
+    mask_features: float | None
+    start: Start
     augment: tuple[Disturbance, ...]
     seed: int
 
@@ -83,18 +93,26 @@ RECIPES: dict[str, Recipe] = {
     "crema21": Recipe(
         encoder="wav2vec2-base", network="classification", labels="intensity21", seconds=5.0,
         lr=1e-5, batch_size=4, accumulate=1, epochs=15, weight_decay=0.01, schedule="linear",
-        eval_steps=500, precision="fp32", dropout=0.0, augment=("noise", "pitch", "stretch"),
-        seed=0,
+        eval_steps=500, precision="fp32", dropout=0.0, mask_time=None,
+        mask_features=None, start="new", augment=("noise", "pitch", "stretch"), seed=0,
     ),
     "ravdess8": Recipe(
         encoder="xlsr-53-english", network="classification", labels="emotion8", seconds=5.0,
         lr=1e-4, batch_size=4, accumulate=2, epochs=3, weight_decay=0.0, schedule="linear",
-        eval_steps=30, precision="auto", dropout=0.0, augment=(), seed=42,
+        eval_steps=30, precision="auto", dropout=0.0, mask_time=None,
+        mask_features=None, start="new", augment=(), seed=42,
     ),
     "mlp4": Recipe(
         encoder="wav2vec2-base", network="mlp", labels="emotion4", seconds=6.0,
         lr=1e-4, batch_size=32, accumulate=1, epochs=30, weight_decay=0.01, schedule="constant",
-        eval_steps=0, precision="fp32", dropout=0.3, augment=("noise",), seed=0,
+        eval_steps=0, precision="fp32", dropout=0.3, mask_time=None,
+        mask_features=None, start="new", augment=("noise",), seed=0,
+    ),
+    "stats8": Recipe(
+        encoder="mini", network="stats", labels="emotion8", seconds=3.0,
+        lr=5e-4, batch_size=16, accumulate=1, epochs=10, weight_decay=0.01, schedule="linear",
+        eval_steps=0, precision="auto", dropout=0.5, mask_time=0.1,
+        mask_features=0.1, start="probed", augment=(), seed=0,
     ),
 }  # fmt: skip
 """The recipes by name."""

@@ -149,7 +149,7 @@ def _arguments(
     every = min(recipe.eval_steps or per_epoch, per_epoch * recipe.epochs)
     precision = available_precision(recipe.precision)
     # Batch norm can't train on a single clip.
-    single = network.kind == "mlp" and n_clips % recipe.batch_size == 1
+    single = network.kind != "classification" and n_clips % recipe.batch_size == 1
     try:
         return transformers.TrainingArguments(
             output_dir=str(folder / CHECKPOINTS),

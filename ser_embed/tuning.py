@@ -10,10 +10,19 @@ import torch
 from tqdm import tqdm
 
 from ser_embed.augment import make_augment
-from ser_embed.endtoend import Freeze, Network, build_network, freeze, load_network, save_network
+from ser_embed.endtoend import (
+    Freeze,
+    Network,
+    build_network,
+    freeze,
+    load_network,
+    mask_states,
+    save_network,
+)
 from ser_embed.errors import HeadError, SerEmbedError
 from ser_embed.fit import balanced_weights, temperature_of
 from ser_embed.heads import calibrated
+from ser_embed.probe import probe
 from ser_embed.recipes import Augmentation, Recipe
 from ser_embed.recordings import Recordings
 from ser_embed.report import confusion, uar_of
@@ -89,9 +98,13 @@ def tune_fold(
         recipe.network, recipe.encoder, clips.classes, recipe.dropout, recipe.seed
     )
     trainable = freeze(network, tuning.freeze)
+    mask_states(network, recipe.mask_time, recipe.mask_features)
     weights = np.ones(len(clips.classes))
     if tuning.balanced:
         weights = balanced_weights(labels[split.train], len(clips.classes))
+    probed = None
+    if recipe.start == "probed":
+        probed = probe(network, clips, split, weights, recipe.batch_size, recipe.seed)
     with tqdm(desc=split.name, unit="step", disable=tuning.hide) as bar:
         trace = train_network(
             network, clips, split, weights, recipe, folder,
@@ -115,7 +128,7 @@ def tune_fold(
         "val_uar": float(uar_of(matrix)), "class_weights": weights.tolist(),
         "freeze": tuning.freeze, "trainable": trainable,
         "stopping": asdict(tuning.stopping) if tuning.stopping else None,
-        **asdict(recipe), "augment": asdict(tuning.augmentation),
+        "probe": probed, **asdict(recipe), "augment": asdict(tuning.augmentation),
     }  # fmt: skip
     save_network(folder, network, {
         **card, "head": {**card["head"], "parameters": parameters}, "temperature": temperature,

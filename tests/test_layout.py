@@ -17,11 +17,11 @@ ORDER = (
     "index", "workers", "reading", "encoding", "blocks", "distributed", "extract", "data",
     "splits", "networks", "heads", "endtoend", "plots", "report", "breakdown", "perturb",
     "second_task", "fit", "runs", "paired", "originals", "page", "progress", "pseudo",
-    "weighting", "search", "train", "recipes", "augment", "recordings", "trace", "trainer",
-    "tuning", "finetune", "predict", "parity", "hub_model", "hub", "onnxfile", "export",
-    "evaluate", "robustness", "crosscorpus", "svm", "contestants", "compare", "capture", "ring",
-    "microphone", "speech_gate", "segments", "segmenter", "session", "journal", "listener",
-    "keyboard", "screen", "watch", "live", "markup", "tabs", "web", "__main__",
+    "weighting", "search", "train", "recipes", "augment", "recordings", "probe", "trace",
+    "trainer", "tuning", "finetune", "predict", "parity", "hub_model", "hub", "onnxfile",
+    "export", "evaluate", "robustness", "crosscorpus", "svm", "contestants", "compare", "capture",
+    "ring", "microphone", "speech_gate", "segments", "segmenter", "session", "journal",
+    "listener", "keyboard", "screen", "watch", "live", "markup", "tabs", "web", "__main__",
 )  # fmt: skip
 
 COMMANDS = (
