@@ -46,11 +46,9 @@ _FEATURES: Mapping[str, Mapping[str, Any]] = {
 _BASE_CNN: Mapping[str, Any] = {
     "optimizer": "adam", "batch_size": 128, "epochs": 100, "weight_decay": 1e-5,
 }  # fmt: skip
-# What `mini` was fine-tuned by under a random split.
 _TUNING: Mapping[str, Any] = {
-    "recipe": "ravdess8", "freeze": 0, "early_stop": True, "watch": "uar", "patience": 20,
-    "lr": 3e-4, "batch_size": 16, "accumulate": 1, "epochs": 10, "eval_steps": 0, "trim": True,
-    "seconds": CLIP_SECONDS,
+    "recipe": "stats8", "freeze": 0, "early_stop": True, "watch": "uar", "patience": 10,
+    "trim": True,
 }  # fmt: skip
 
 

@@ -237,14 +237,23 @@ def mask_states(network: Network, time: float | None, features: float | None) ->
     Raises:
         EncoderError: transformers masks nothing in encoders of this kind.
     """
-    config = _encoder_of(network).config
-    given = {"mask_time_prob": time, "mask_feature_prob": features}
-    for name, share in given.items():
-        if share is not None:
-            if not hasattr(config, name):
-                raise EncoderError(f"{config.model_type}: its hidden states can't be masked")
-            setattr(config, name, share)
-            config.apply_spec_augment = True
+    encoder = _encoder_of(network)
+    shares = {"mask_time_prob": time, "mask_feature_prob": features}
+    for config in (encoder.config, network.module.config):  # the latter is what is saved
+        for name, share in shares.items():
+            if share is not None:
+                if not hasattr(config, name):
+                    raise EncoderError(f"{config.model_type}: its hidden states can't be masked")
+                setattr(config, name, share)
+                config.apply_spec_augment = True
+    # transformers has an embedding of masked frames if, and only if, something is masked.
+    masks = any(getattr(encoder.config, name, 0) > 0 for name in shares)
+    if masks and not hasattr(encoder, "masked_spec_embed"):
+        generator = torch.Generator().manual_seed(0)
+        drawn = torch.rand(encoder.config.hidden_size, generator=generator)
+        encoder.masked_spec_embed = nn.Parameter(drawn)
+    elif not masks and hasattr(encoder, "masked_spec_embed"):
+        del encoder.masked_spec_embed
 
 
 # --- checkpoints -----------------------------------------------------------------------------

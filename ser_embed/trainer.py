@@ -111,6 +111,19 @@ def _logits_only(logits: Any, labels: torch.Tensor) -> torch.Tensor:
     return logits[0] if isinstance(logits, tuple) else logits
 
 
+class _Trainer(transformers.Trainer):
+    """Leaves a last batch of one clip out of training alone: the Trainer's `drop_last` would leave
+    clips out of validation too.
+    """
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
+        dropped, self.args.dataloader_drop_last = self.args.dataloader_drop_last, False
+        try:
+            return super().get_eval_dataloader(eval_dataset)
+        finally:
+            self.args.dataloader_drop_last = dropped
+
+
 class _Watch(transformers.TrainerCallback):
     """Moves the bar, and tells the reader of training clips which epoch it is."""
 
@@ -233,7 +246,7 @@ def train_network(
     if stopping:
         callbacks.append(transformers.EarlyStoppingCallback(stopping.patience))
     with _own_randomness(), _advice(recipe):
-        trainer = transformers.Trainer(
+        trainer = _Trainer(
             model=network.module,
             args=_arguments(len(split.train), network, recipe, stopping, workers, folder),
             train_dataset=training_data(clips, split.train, reader),

@@ -97,8 +97,8 @@ def tune_fold(
     network = build_network(
         recipe.network, recipe.encoder, clips.classes, recipe.dropout, recipe.seed
     )
-    trainable = freeze(network, tuning.freeze)
     mask_states(network, recipe.mask_time, recipe.mask_features)
+    trainable = freeze(network, tuning.freeze)
     weights = np.ones(len(clips.classes))
     if tuning.balanced:
         weights = balanced_weights(labels[split.train], len(clips.classes))

@@ -16,12 +16,14 @@ from safetensors.torch import load_file, save_file
 
 from ser_embed.audio import load_audio
 from ser_embed.bundled import DEMO_CORPUS
+from ser_embed.encoder import load_encoder
 from ser_embed.endtoend import (
     Network,
     build_network,
     freeze,
     is_network,
     load_network,
+    mask_states,
     n_layers,
     save_network,
 )
@@ -29,7 +31,7 @@ from ser_embed.errors import EncoderError, HeadError
 from ser_embed.heads import load_head, read_card, sealed
 
 CLASSES = ("angry", "happy", "neutral", "sad")
-KINDS = ("classification", "mlp")
+KINDS = ("classification", "mlp", "stats")
 CARD = {
     "classes": list(CLASSES), "features": {"weights": "0"}, "encoder_trained": True,
     "temperature": 1.0,
@@ -111,7 +113,7 @@ def test_a_fresh_process_says_exactly_what_was_saved(
     env = {"OMP_NUM_THREADS": "1"}
     done = run("-c", LOAD, tmp_path / "waveforms.npy", *folders, env=env)
     assert done.returncode == 0, done.stderr
-    for line, expected in zip(done.stdout.splitlines()[-4:], told, strict=True):
+    for line, expected in zip(done.stdout.splitlines()[-6:], told, strict=True):
         np.testing.assert_array_equal(np.float32(json.loads(line)), expected)
         assert np.ptp(expected, axis=0).max() > 1e-3  # the clips are told apart
 
@@ -255,6 +257,64 @@ def test_the_perceptron_is_the_published_one(tmp_path: Path, waveforms: np.ndarr
     np.testing.assert_allclose(network.log_probabilities([waveforms[0]])[0], expected, atol=1e-4)
 
 
+def test_the_head_of_stage_2_sees_what_stage_1_stores(
+    encoders: dict[str, Path], waveforms: np.ndarray
+) -> None:
+    """The mean and deviation of every layer, clip by clip, of a batch of different lengths."""
+    folder = str(encoders["layer"])
+    clips = [waveforms[0], waveforms[1][:20_000], waveforms[2][:31_111]]
+    network = trained("stats", encoders["layer"])
+    network.module.encoder = build_network("stats", folder, CLASSES, 0.0, 0).module.encoder
+    network.module.eval()
+    with torch.inference_mode():
+        pooled = network.module.pooled(**network.batch(clips)).numpy()
+    states = load_encoder(folder, "all", backend="torch").encode(clips)
+    for row, clip in zip(pooled, states, strict=True):
+        clip = np.asarray(clip, dtype=np.float64)  # (L, T, D)
+        expected = np.concatenate([clip.mean(1).ravel(), clip.std(1).ravel()])
+        np.testing.assert_allclose(row, expected, atol=2e-3)
+
+
+def test_states_are_masked_in_training_alone(
+    encoders: dict[str, Path], waveforms: np.ndarray
+) -> None:
+    network = build_network("stats", str(encoders["layer"]), CLASSES, 0.0, seed=0)
+    before = network.log_probabilities([waveforms[0]])
+    batch, module = network.batch([waveforms[0]]), network.module
+
+    def _two() -> list[torch.Tensor]:
+        with torch.inference_mode():
+            return [module.encoder.train()(**batch).last_hidden_state for _ in range(2)]
+
+    mask_states(network, None, None)
+    torch.testing.assert_close(*_two())
+    for shares in ((0.3, 0.0), (0.0, 0.3)):
+        mask_states(network, *shares)
+        assert not torch.allclose(*_two(), atol=0.1)
+    np.testing.assert_array_equal(network.log_probabilities([waveforms[0]]), before)
+    module.encoder.config = transformers.BertConfig()  # which has no such thing
+    with pytest.raises(EncoderError, match="bert: its hidden states can't be masked"):
+        mask_states(network, 0.1, None)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("own", [0.0, 0.2])
+def test_masks_that_an_encoder_had_not_are_saved_and_loaded(
+    kind: Any, own: float, waveforms: np.ndarray, tmp_path: Path
+) -> None:
+    """transformers has a tensor more, or one less, by what the configuration says."""
+    encoder = tiny_encoder(tmp_path / "encoder", mask_time_prob=own)
+    for share in (0.0, 0.1):
+        network = build_network(kind, str(encoder), CLASSES, 0.0, seed=0)
+        mask_states(network, share, 0.0)
+        network.module.train()(**network.batch(list(waveforms)))
+        save_network(tmp_path / f"{share}", network, CARD)
+        loaded, _ = load_network(tmp_path / f"{share}")
+        np.testing.assert_array_equal(
+            *(one.log_probabilities([waveforms[0]]) for one in (network, loaded))
+        )
+
+
 def test_new_weights_come_from_the_seed_and_old_ones_from_the_checkpoint(
     encoders: dict[str, Path],
 ) -> None:
@@ -286,7 +346,7 @@ def test_what_is_frozen_stays_and_the_rest_learns(
     torch.nn.functional.cross_entropy(logits, torch.tensor([0, 1, 2])).backward()
     torch.optim.SGD([p for p in module.parameters() if p.grad is not None], 1.0).step()
     moved = {n for n, p in module.named_parameters() if not torch.equal(p, before[n])}
-    place = "encoder." if kind == "mlp" else "wav2vec2."
+    place = "wav2vec2." if kind == "classification" else "encoder."
     free = {n for n in before if not n.startswith(place)}
     layer = {n: n.split("layers.")[1][0] for n in before if ".layers." in n}
     if lowest != "all":

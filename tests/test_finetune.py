@@ -485,6 +485,9 @@ def test_a_clip_that_goes_away_is_named(
         (("--recipe", "crema21", "--accumulate", 0), "--accumulate 0: at least 1"),
         (("--recipe", "crema21", "--seconds", -1), "--seconds -1.0"),
         (("--recipe", "mlp4", "--dropout", 1), "--dropout 1.0: less than 1"),
+        (("--recipe", "stats8", "--mask-time", 1), "--mask-time 1.0: 0 or more, less than 1"),
+        (("--recipe", "stats8", "--mask-features", -1), "--mask-features -1.0: 0 or more"),
+        (("--recipe", "ravdess8", "--start", "probed"), "not for ravdess8"),
         (("--recipe", "mlp4", "--freeze", "all", "--augment", "noise"), "cached"),
         (("--recipe", "crema21", "--labels", "nonsense"), "neither a label scheme"),
         (("--recipe", "crema21", "--split", "nonsense"), "no split 'nonsense'"),
@@ -578,19 +581,59 @@ def test_the_crema_recipe_learns_21_classes(
     assert (card["training"]["lr"], card["training"]["batch_size"]) == (1e-5, 4)
 
 
-def test_a_frozen_perceptron_is_trained_on_cached_features(
-    tiny: Path, tmp_path: Path, command: Command
-) -> None:
+@pytest.mark.parametrize(
+    ("recipe", "head", "layer", "pool", "lr"),
+    [("mlp4", "mlp", 2, "mean", 1e-4), ("stats8", "stats", "all", "stats", 5e-4)],
+)
+def test_a_frozen_encoders_head_is_trained_on_cached_features(
+    recipe: str, head: str, layer: object, pool: str, lr: float, tiny: Path, tmp_path: Path,
+    command: Command,
+) -> None:  # fmt: skip
     status, told, error = command(*options(
-        tiny, tmp_path, "--recipe", "mlp4", "--freeze", "all", "--labels", "emotion4",
+        tiny, tmp_path, "--recipe", recipe, "--freeze", "all", "--labels", "emotion4",
         "--features-dir", tmp_path / "features", "--epochs", 2,
     ))  # fmt: skip
     assert status == 0, error
     card = read_card(Path(told["run"]))
-    assert card["head"]["name"] == "mlp"
-    assert (card["features"]["pool"], card["features"]["layer"]) == ("mean", 2)
-    assert card["training"]["lr"] == 1e-4
+    assert card["head"]["name"] == head
+    assert (card["features"]["pool"], card["features"]["layer"]) == (pool, layer)
+    assert card["training"]["lr"] == lr
     assert len(list((tmp_path / "features").glob("*.h5"))) == 1
+
+
+def test_a_probed_head_goes_on_with_its_encoder(
+    tiny: Path, tmp_path: Path, command: Command
+) -> None:
+    status, told, error = command(*options(tiny, tmp_path, "--recipe", "stats8"))
+    assert status == 0, error
+    card = read_card(Path(told["run"]))
+    assert card["head"]["name"] == "stats"
+    assert (card["features"]["pool"], card["features"]["layer"]) == ("stats", "all")
+    training = card["training"]
+    assert (training["start"], training["mask_time"]) == ("probed", 0.1)
+    assert training["probe"]["kept"] >= 1
+    row = pd.read_csv(Path(told["run"]) / "predictions.csv").iloc[0]
+    said = Classifier.load(Path(told["run"])).classify_file(DEMO_CORPUS / row["path"])
+    assert said.label == row["predicted"]
+
+
+def test_a_last_batch_of_one_clip_is_left_out_of_training_alone(
+    tiny: Path, tmp_path: Path, command: Command
+) -> None:
+    """Batch norm can't train on one clip; validation, smaller than a batch, is whole."""
+    first = options(tiny, tmp_path, "--recipe", "mlp4")
+    status, told, error = command(*first)
+    assert status == 0, error
+    parts = pd.read_csv(Path(told["run"]) / "clips.csv")["part"].value_counts()
+    assert parts["val"] < parts["train"] - 1
+    status, told, error = command(*first, "--batch-size", parts["train"] - 1)
+    assert status == 0, error
+    run = Path(told["run"])
+    assert read_card(run)["training"]["steps"] == 1
+    history = pd.read_csv(run / "history.csv").iloc[-1]
+    assert np.isfinite(history["val_loss"])
+    right = history["val_wa"] * parts["val"]
+    assert right == pytest.approx(round(right))
 
 
 def test_the_split_of_a_run_is_the_rule_by_itself(mini: Made) -> None:
