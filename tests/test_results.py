@@ -68,7 +68,8 @@ def test_the_readme_has_the_report_s_numbers(name: str) -> None:
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_every_result_says_how_it_was_made(name: str) -> None:
     card = told(name, "card.json")
-    assert card["command"].startswith("python -m ser_embed.train")
+    tuned = name in results.EXPERIMENTS and results.EXPERIMENTS[name].tuned
+    assert card["command"].startswith(f"python -m ser_embed.{'finetune' if tuned else 'train'} ")
     trained = not name.endswith("random-mini")
     assert card["encoder_trained"] is trained
     report = told(name, "report.json")
