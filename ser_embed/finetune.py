@@ -110,6 +110,8 @@ class FinetuneConfig(Options):
     """Highest learning rate."""
     schedule: Literal["linear", "cosine", "constant"] | None = None
     """How it falls."""
+    warmup: float | None = None
+    """Share of the steps over which it first rises from zero."""
     batch_size: int | None = None
     """Clips per batch."""
     accumulate: int | None = None
@@ -185,7 +187,7 @@ def _check(config: FinetuneConfig, recipe: Recipe) -> None:
         raise HeadError(f"--lr {recipe.lr}: must be greater than 0")
     if recipe.dropout >= 1:
         raise HeadError(f"--dropout {recipe.dropout}: less than 1")
-    for name in ("mask_time", "mask_features"):
+    for name in ("mask_time", "mask_features", "warmup"):
         if not 0 <= (values[name] or 0) < 1:
             raise HeadError(f"--{name.replace('_', '-')} {values[name]}: 0 or more, less than 1")
     if recipe.seconds != 0 and not recipe.seconds >= 0.025:

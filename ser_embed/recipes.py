@@ -57,6 +57,7 @@ class Recipe:
         epochs: Passes over the training clips.
         weight_decay: AdamW's.
         schedule: How the learning rate falls.
+        warmup: Share of the steps over which it first rises from zero.
         eval_steps: Steps between two evaluations; 0 for once an epoch.
         precision: Arithmetic of training; auto is half precision where the hardware has it.
         dropout: Of the layers of the networks `mlp` and `stats`.
@@ -79,6 +80,7 @@ class Recipe:
     epochs: int
     weight_decay: float
     schedule: Literal["linear", "cosine", "constant"]
+    warmup: float
     eval_steps: int
     precision: Precision
     dropout: float
@@ -93,25 +95,25 @@ RECIPES: dict[str, Recipe] = {
     "crema21": Recipe(
         encoder="wav2vec2-base", network="classification", labels="intensity21", seconds=5.0,
         lr=1e-5, batch_size=4, accumulate=1, epochs=15, weight_decay=0.01, schedule="linear",
-        eval_steps=500, precision="fp32", dropout=0.0, mask_time=None,
+        warmup=0.0, eval_steps=500, precision="fp32", dropout=0.0, mask_time=None,
         mask_features=None, start="new", augment=("noise", "pitch", "stretch"), seed=0,
     ),
     "ravdess8": Recipe(
         encoder="xlsr-53-english", network="classification", labels="emotion8", seconds=5.0,
         lr=1e-4, batch_size=4, accumulate=2, epochs=3, weight_decay=0.0, schedule="linear",
-        eval_steps=30, precision="auto", dropout=0.0, mask_time=None,
+        warmup=0.0, eval_steps=30, precision="auto", dropout=0.0, mask_time=None,
         mask_features=None, start="new", augment=(), seed=42,
     ),
     "mlp4": Recipe(
         encoder="wav2vec2-base", network="mlp", labels="emotion4", seconds=6.0,
         lr=1e-4, batch_size=32, accumulate=1, epochs=30, weight_decay=0.01, schedule="constant",
-        eval_steps=0, precision="fp32", dropout=0.3, mask_time=None,
+        warmup=0.0, eval_steps=0, precision="fp32", dropout=0.3, mask_time=None,
         mask_features=None, start="new", augment=("noise",), seed=0,
     ),
     "stats8": Recipe(
         encoder="mini", network="stats", labels="emotion8", seconds=3.0,
-        lr=5e-4, batch_size=16, accumulate=1, epochs=10, weight_decay=0.01, schedule="linear",
-        eval_steps=0, precision="auto", dropout=0.5, mask_time=0.1,
+        lr=2e-4, batch_size=16, accumulate=1, epochs=6, weight_decay=0.01, schedule="linear",
+        warmup=0.1, eval_steps=0, precision="auto", dropout=0.5, mask_time=0.1,
         mask_features=0.1, start="probed", augment=(), seed=0,
     ),
 }  # fmt: skip

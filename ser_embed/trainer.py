@@ -40,6 +40,7 @@ log = logging.getLogger(__name__)
 
 CHECKPOINTS = "checkpoints"
 STATE = "trainer_state.json"
+_SCHEDULES = {"constant": "constant_with_warmup"}  # the same without a warmup
 
 
 @dataclass(frozen=True)
@@ -170,7 +171,8 @@ def _arguments(
             per_device_eval_batch_size=recipe.batch_size,
             gradient_accumulation_steps=recipe.accumulate,
             learning_rate=recipe.lr,
-            lr_scheduler_type=recipe.schedule,
+            lr_scheduler_type=_SCHEDULES.get(recipe.schedule, recipe.schedule),
+            warmup_steps=recipe.warmup,  # under 1: a share of all steps
             weight_decay=recipe.weight_decay,
             num_train_epochs=recipe.epochs,
             optim="adamw_torch",

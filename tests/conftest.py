@@ -1,10 +1,13 @@
 """Fixtures that several test modules use."""
 
+import importlib.util
 import os
+import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -100,13 +103,29 @@ def demo_runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         quiet=True,
     ))  # fmt: skip
     found = {"features": folder / "features"}
-    for split, epochs in (("speaker", 4), ("kfold", 2)):
+    for split, epochs in (("kfold", 2), ("speaker", 4)):
         config = train.TrainConfig(
             features_dir=folder / "features", runs_dir=folder / "runs", split=split, epochs=epochs,
             json=True, quiet=True,
         )  # fmt: skip
         found[split] = Path(train.train(config).result["run"])
     return found
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Playwright's Chromium without a window, for a module: another may want its own."""
+    if importlib.util.find_spec("playwright") is None:
+        pytest.skip("playwright is not installed")
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
+    if chromium is None:
+        pytest.skip("there is no chromium")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield browser
+        browser.close()
 
 
 def tiny_checkpoint(folder: Path, gain: float = 1.0) -> Path:

@@ -2,11 +2,9 @@
 
 import base64
 import html as html_text
-import importlib.util
 import io
 import re
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +17,6 @@ from ser_embed import evaluate
 from ser_embed.audio import SAMPLE_RATE, read_clip
 from ser_embed.bundled import DEMO_CORPUS
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 WIDTHS = (1280, 390)  # pixels: a desk, a phone
 
 
@@ -97,20 +94,6 @@ def test_what_files_say_is_text_and_never_markup(
 
 
 # --- in a browser ----------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    if importlib.util.find_spec("playwright") is None:
-        pytest.skip("playwright is not installed")
-    if CHROMIUM is None:
-        pytest.skip("there is no chromium")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -15,7 +15,7 @@ import pytest
 import scipy.signal
 import soundfile
 
-from ser_embed import extract, predict, train
+from ser_embed import predict
 from ser_embed.audio import load_audio, trim_silence
 from ser_embed.bundled import DEMO_CORPUS
 from ser_embed.errors import AudioError, HeadError
@@ -41,26 +41,8 @@ def command(capsys: pytest.CaptureFixture[str]) -> Command:
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Runs on the demo clips, by split: the real stage 1, and three epochs of stage 2."""
-    folder = tmp_path_factory.mktemp("demo")
-    extract.extract(extract.ExtractConfig(
-        corpus="demo", limit=96, backend="torch", workers=0, features_dir=folder / "features",
-        quiet=True,
-    ))  # fmt: skip
-    found = {}
-    for split, epochs in (("kfold", 1), ("speaker", 3)):
-        config = train.TrainConfig(
-            features_dir=folder / "features", runs_dir=folder / "runs", split=split, epochs=epochs,
-            json=True, quiet=True,
-        )  # fmt: skip
-        found[split] = Path(train.train(config).result["run"])
-    return found
-
-
-@pytest.fixture(scope="module")
-def classifier(runs: dict[str, Path]) -> Classifier:
-    return Classifier.load(runs["speaker"])
+def classifier(demo_runs: dict[str, Path]) -> Classifier:
+    return Classifier.load(demo_runs["speaker"])
 
 
 @pytest.fixture(scope="module")
@@ -76,9 +58,9 @@ def values(probabilities: dict[str, float]) -> np.ndarray:
 
 
 def test_files_get_the_probabilities_of_the_report(
-    runs: dict[str, Path], classifier: Classifier
+    demo_runs: dict[str, Path], classifier: Classifier
 ) -> None:
-    told = pd.read_csv(runs["speaker"] / "predictions.csv")
+    told = pd.read_csv(demo_runs["speaker"] / "predictions.csv")
     for _, row in told.iterrows():
         prediction = classifier.classify_file(DEMO_CORPUS / row["path"])
         assert prediction.label == row["predicted"]
@@ -89,10 +71,12 @@ def test_files_get_the_probabilities_of_the_report(
     assert len(told) > 10
 
 
-def test_what_a_classifier_says_of_itself(classifier: Classifier, runs: dict[str, Path]) -> None:
+def test_what_a_classifier_says_of_itself(
+    classifier: Classifier, demo_runs: dict[str, Path]
+) -> None:
     assert classifier.classes == ("positive", "neutral", "negative")
     assert classifier.seconds == 3.0
-    assert classifier.run == runs["speaker"]
+    assert classifier.run == demo_runs["speaker"]
     assert "sentiment3 on demo (96 clips), encoder mini" in classifier.about
     assert "split speaker" in classifier.about
     assert "SYNTHETIC" in classifier.about
@@ -159,10 +143,10 @@ def test_samples_that_cannot_be_used(
         classifier.classify(samples, rate)
 
 
-def test_the_heads_of_all_folds_are_averaged(runs: dict[str, Path], clip: Path) -> None:
-    folders = head_folders(runs["kfold"])
+def test_the_heads_of_all_folds_are_averaged(demo_runs: dict[str, Path], clip: Path) -> None:
+    folders = head_folders(demo_runs["kfold"])
     assert [folder.name for folder in folders] == [f"fold_{k}" for k in range(1, 6)]
-    whole = Classifier.load(runs["kfold"])
+    whole = Classifier.load(demo_runs["kfold"])
     assert "5 folds averaged" in whole.about
     each = [values(Classifier.load(folder).classify_file(clip).probabilities) for folder in folders]
     np.testing.assert_allclose(
@@ -209,18 +193,18 @@ def test_a_run_is_named_by_its_folder_or_by_the_name_of_a_bundled_head(
 
 
 def test_the_newest_run_classifies_without_being_named(
-    runs: dict[str, Path], command: Command, clip: Path
+    demo_runs: dict[str, Path], command: Command, clip: Path
 ) -> None:
-    status, told, _ = command(clip, "--runs-dir", runs["speaker"].parent)
+    status, told, _ = command(clip, "--runs-dir", demo_runs["speaker"].parent)
     assert status == 0
-    assert told["run"] == str(runs["speaker"])  # trained after the other
+    assert told["run"] == str(demo_runs["speaker"])  # trained after the other
 
 
 # --- the command -----------------------------------------------------------------------------
 
 
 def test_json_names_each_file(
-    runs: dict[str, Path], command: Command, clip: Path, tmp_path: Path
+    demo_runs: dict[str, Path], command: Command, clip: Path, tmp_path: Path
 ) -> None:
     folder = tmp_path / "some" / "clips"
     folder.mkdir(parents=True)
@@ -228,7 +212,7 @@ def test_json_names_each_file(
         shutil.copy(other, folder)
     (folder / "notes.txt").write_text("not a clip")
     folder = folder.parent
-    status, told, error = command(clip, folder, "--run", runs["speaker"])
+    status, told, error = command(clip, folder, "--run", demo_runs["speaker"])
     assert (status, error) == (0, "")
     assert set(told) == {"files", "run"}
     names = [one["file"] for one in told["files"]]
@@ -240,14 +224,14 @@ def test_json_names_each_file(
 
 
 def test_a_file_that_cannot_be_used_is_named_and_the_rest_goes_on(
-    runs: dict[str, Path], command: Command, clip: Path, tmp_path: Path,
+    demo_runs: dict[str, Path], command: Command, clip: Path, tmp_path: Path,
     write_tone: Callable[..., Path],
 ) -> None:  # fmt: skip
     write_tone(tmp_path / "good.wav")
     (tmp_path / "text.wav").write_text("not audio")
     soundfile.write(tmp_path / "silent.wav", np.zeros(16_000), 16_000)
     missing = tmp_path / "gone" / "missing.wav"
-    status, told, error = command(tmp_path, missing, "--run", runs["speaker"])
+    status, told, error = command(tmp_path, missing, "--run", demo_runs["speaker"])
     assert status == 3
     good, silent, text, gone = told["files"]
     assert set(good) == {"file", "label", "probabilities"}
@@ -262,16 +246,16 @@ def test_a_file_that_cannot_be_used_is_named_and_the_rest_goes_on(
 
 
 def test_no_usable_file_is_an_error(
-    runs: dict[str, Path], command: Command, tmp_path: Path
+    demo_runs: dict[str, Path], command: Command, tmp_path: Path
 ) -> None:
     (tmp_path / "a.wav").write_text("not audio")
     (tmp_path / "b.wav").write_text("nor this")
-    status, told, error = command(tmp_path, "--run", runs["speaker"])
+    status, told, error = command(tmp_path, "--run", demo_runs["speaker"])
     assert status == 1
     assert "none of 2 files could be classified" in told["error"]
     assert f"failed: {tmp_path / 'a.wav'}" in error
     (tmp_path / "empty").mkdir()
-    status, _, error = command(tmp_path / "empty", "--run", runs["speaker"])
+    status, _, error = command(tmp_path / "empty", "--run", demo_runs["speaker"])
     assert status == 1
     assert "empty: no audio file in it" in error
 
@@ -290,9 +274,9 @@ def test_a_missing_run_says_what_to_do(
 
 
 def test_a_line_a_file_without_json(
-    runs: dict[str, Path], clip: Path, capsys: pytest.CaptureFixture[str]
+    demo_runs: dict[str, Path], clip: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert predict.main([str(clip), "--run", str(runs["speaker"]), "--quiet"]) == 0
+    assert predict.main([str(clip), "--run", str(demo_runs["speaker"]), "--quiet"]) == 0
     (line,) = capsys.readouterr().out.splitlines()
     path, label, *rest = line.split()
     assert path == str(clip)
@@ -314,8 +298,8 @@ def test_no_file_at_all_is_wrong_usage(capsys: pytest.CaptureFixture[str]) -> No
 
 
 @pytest.fixture
-def copied(runs: dict[str, Path], tmp_path: Path) -> Path:
-    return Path(shutil.copytree(runs["speaker"], tmp_path / "run"))
+def copied(demo_runs: dict[str, Path], tmp_path: Path) -> Path:
+    return Path(shutil.copytree(demo_runs["speaker"], tmp_path / "run"))
 
 
 def change(folder: Path, edit: Callable[[dict[str, Any]], object]) -> None:
@@ -388,10 +372,10 @@ def test_the_package_has_no_unpickler(project: Path) -> None:
 
 
 def test_a_cross_validation_that_was_stopped_is_no_classifier_yet(
-    runs: dict[str, Path], tmp_path: Path
+    demo_runs: dict[str, Path], tmp_path: Path
 ) -> None:
     half = tmp_path / "half"
-    shutil.copytree(runs["kfold"], half)
+    shutil.copytree(demo_runs["kfold"], half)
     (half / "result.json").unlink()
     with pytest.raises(HeadError, match="same train command"):
         head_folders(half)
