@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from tqdm import tqdm
 
 from ser_embed.endtoend import EncoderHead, Network
 from ser_embed.fit import EarlyStopping, FitSettings, fit
@@ -41,6 +42,7 @@ def probe(
     class_weights: np.ndarray,
     batch_size: int,
     seed: int,
+    hide: bool | None = None,
 ) -> dict[str, Any]:
     """Train the head in place on the training part, and keep the epoch that validation prefers.
 
@@ -51,6 +53,7 @@ def probe(
         class_weights: Weight of each class in the loss, (C,).
         batch_size: Clips that are encoded at a time.
         seed: Order of the clips and dropout.
+        hide: tqdm's `disable`.
 
     Returns:
         `epochs`, `kept`, and the validation part's `val_uar` there.
@@ -61,7 +64,8 @@ def probe(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     module.to(device).eval()
     found: torch.Tensor | None = None
-    for some in np.split(rows, range(batch_size, len(rows), batch_size)):
+    batches = np.split(rows, range(batch_size, len(rows), batch_size))
+    for some in tqdm(batches, f"probing {split.name}", unit="batch", disable=hide):
         batch = network.batch([clips.waveform(int(row)) for row in some])
         with torch.inference_mode():
             pooled = module.pooled(**{name: tensor.to(device) for name, tensor in batch.items()})

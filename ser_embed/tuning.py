@@ -104,7 +104,8 @@ def tune_fold(
         weights = balanced_weights(labels[split.train], len(clips.classes))
     probed = None
     if recipe.start == "probed":
-        probed = probe(network, clips, split, weights, recipe.batch_size, recipe.seed)
+        probed = probe(network, clips, split, weights, recipe.batch_size, recipe.seed,
+                       tuning.hide)  # fmt: skip
     with tqdm(desc=split.name, unit="step", disable=tuning.hide) as bar:
         trace = train_network(
             network, clips, split, weights, recipe, folder,
