@@ -46,6 +46,7 @@ from ser_embed.recipes import (
     Precision,
     Recipe,
     Start,
+    check,
     fill_in,
 )
 from ser_embed.recordings import Recordings, read_recordings
@@ -173,29 +174,11 @@ def _resolve(config: FinetuneConfig) -> Recipe:
     if config.augment is not None:
         given["augment"] = tuple(kind for kind in config.augment if kind != "none")
     recipe = fill_in(RECIPES[config.recipe], given)
+    check(recipe)
+    for name, bound in {"patience": 1, "workers": 0}.items():
+        if given[name] < bound:
+            raise HeadError(f"--{name} {given[name]}: at least {bound}")
     return fill_in(recipe, {"precision": available_precision(recipe.precision)})
-
-
-def _check(config: FinetuneConfig, recipe: Recipe) -> None:
-    least = {"batch_size": 1, "accumulate": 1, "epochs": 1, "eval_steps": 0, "weight_decay": 0,
-             "dropout": 0, "seed": 0}  # fmt: skip
-    values = {**asdict(recipe), "patience": config.patience, "workers": config.workers}
-    for name, bound in {**least, "patience": 1, "workers": 0}.items():
-        if values[name] < bound:
-            raise HeadError(f"--{name.replace('_', '-')} {values[name]}: at least {bound}")
-    if not recipe.lr > 0:
-        raise HeadError(f"--lr {recipe.lr}: must be greater than 0")
-    if recipe.dropout >= 1:
-        raise HeadError(f"--dropout {recipe.dropout}: less than 1")
-    for name in ("mask_time", "mask_features", "warmup"):
-        if not 0 <= (values[name] or 0) < 1:
-            raise HeadError(f"--{name.replace('_', '-')} {values[name]}: 0 or more, less than 1")
-    if recipe.seconds != 0 and not recipe.seconds >= 0.025:
-        raise CorpusError(f"--seconds {recipe.seconds}: give 0 for whole clips, or 0.025 and more")
-    if recipe.network != "classification" and recipe.batch_size < 2:
-        raise HeadError("--batch-size 1: batch norm needs at least 2 clips")
-    if recipe.network == "classification" and recipe.start == "probed":
-        raise HeadError(f"--start probed: not for {config.recipe}, whose head is transformers'")
 
 
 def _settings(config: FinetuneConfig, recipe: Recipe, network: Network) -> FeatureSettings:
@@ -226,7 +209,6 @@ def finetune(config: FinetuneConfig) -> Outcome:
             allow; a loss that isn't finite, or too little memory, with advice.
     """
     recipe = _resolve(config)
-    _check(config, recipe)
     listing = _listing(config)
     if recipe.network != "classification" and config.freeze == "all":
         return _through_the_cache(config, recipe, listing)

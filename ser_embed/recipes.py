@@ -9,12 +9,22 @@
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
 
 from ser_embed.endtoend import NetworkKind
+from ser_embed.errors import CorpusError, HeadError
 
-__all__ = ["RECIPES", "Augmentation", "Disturbance", "Precision", "Recipe", "Start", "fill_in"]
+__all__ = [
+    "RECIPES",
+    "Augmentation",
+    "Disturbance",
+    "Precision",
+    "Recipe",
+    "Start",
+    "check",
+    "fill_in",
+]
 
 Disturbance = Literal["noise", "pitch", "stretch", "mask"]
 Start = Literal["new", "probed"]
@@ -124,3 +134,37 @@ def fill_in(recipe: Recipe, given: Mapping[str, Any]) -> Recipe:
     """Return the recipe with the values that are given, and not None, in place of its own."""
     known = {field.name for field in fields(Recipe)}
     return replace(recipe, **{k: v for k, v in given.items() if k in known and v is not None})
+
+
+def check(recipe: Recipe) -> None:
+    """Refuse values that can't be, by the names of their options.
+
+    Raises:
+        HeadError: A value is out of its bounds, or two don't go together.
+        CorpusError: The clip length is.
+    """
+    values = asdict(recipe)
+    for name, bound in _LEAST.items():
+        if values[name] < bound:
+            raise HeadError(f"{_option(name)} {values[name]}: at least {bound}")
+    if not recipe.lr > 0:
+        raise HeadError(f"--lr {recipe.lr}: must be greater than 0")
+    if recipe.dropout >= 1:
+        raise HeadError(f"--dropout {recipe.dropout}: less than 1")
+    for name in ("mask_time", "mask_features", "warmup"):
+        if not 0 <= (values[name] or 0) < 1:
+            raise HeadError(f"{_option(name)} {values[name]}: 0 or more, less than 1")
+    if recipe.seconds != 0 and not recipe.seconds >= 0.025:
+        raise CorpusError(f"--seconds {recipe.seconds}: give 0 for whole clips, or 0.025 and more")
+    if recipe.network != "classification" and recipe.batch_size < 2:
+        raise HeadError("--batch-size 1: batch norm needs at least 2 clips")
+    if recipe.network == "classification" and recipe.start == "probed":
+        raise HeadError("--start probed: for mlp4 and stats8, not for transformers' own classifier")
+
+
+_LEAST = {"batch_size": 1, "accumulate": 1, "epochs": 1, "eval_steps": 0, "weight_decay": 0,
+          "dropout": 0, "seed": 0}  # fmt: skip
+
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"

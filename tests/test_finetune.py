@@ -487,7 +487,7 @@ def test_a_clip_that_goes_away_is_named(
         (("--recipe", "mlp4", "--dropout", 1), "--dropout 1.0: less than 1"),
         (("--recipe", "stats8", "--mask-time", 1), "--mask-time 1.0: 0 or more, less than 1"),
         (("--recipe", "stats8", "--mask-features", -1), "--mask-features -1.0: 0 or more"),
-        (("--recipe", "ravdess8", "--start", "probed"), "not for ravdess8"),
+        (("--recipe", "ravdess8", "--start", "probed"), "not for transformers"),
         (("--recipe", "mlp4", "--freeze", "all", "--augment", "noise"), "cached"),
         (("--recipe", "crema21", "--labels", "nonsense"), "neither a label scheme"),
         (("--recipe", "crema21", "--split", "nonsense"), "no split 'nonsense'"),
