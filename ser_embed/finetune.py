@@ -33,7 +33,7 @@ from ser_embed.corpora import Listing, listing_of
 from ser_embed.encoder import load_encoder
 from ser_embed.encoding import LISTED_FAULTS, spread
 from ser_embed.endtoend import Freeze, Network, build_network, freeze, n_layers
-from ser_embed.errors import CorpusError, EncoderError, HeadError
+from ser_embed.errors import EncoderError, HeadError
 from ser_embed.extract import ExtractConfig, extract_listing
 from ser_embed.features import FeatureSettings, Layer, Pool
 from ser_embed.heads import read_card
@@ -315,17 +315,15 @@ def _run(
 
 def _through_the_cache(config: FinetuneConfig, recipe: Recipe, listing: Listing) -> Outcome:
     """Encode each clip once and train the same head on the cache, by stages 1 and 2."""
-    head = recipe.network
-    pool: Pool = "mean"
+    everything = recipe.network == "stats"
+    pool: Pool = "stats" if everything else "mean"
     if config.augment is not None and recipe.augment:
         raise EncoderError("--augment disturbs waveforms, and --freeze all trains on cached ones")
     if recipe.augment:
         log.info("features are cached, so training clips are not disturbed")
     with Readers(config.workers) as readers:
         loaded, _ = load_checkpoint(recipe.encoder, 0, recipe.seed)
-        layer: Layer = loaded.n_layers
-        if head == "stats":
-            layer, pool = "all", "stats"
+        layer: Layer = "all" if everything else loaded.n_layers
         encoder = load_encoder(recipe.encoder, layer, backend="torch", seed=recipe.seed)
         stored = extract_listing(listing, encoder, ExtractConfig(
             pool=pool, trim=config.trim, seconds=recipe.seconds, fill=config.fill,
@@ -334,7 +332,7 @@ def _through_the_cache(config: FinetuneConfig, recipe: Recipe, listing: Listing)
         ), readers)  # fmt: skip
     outcome = train(TrainConfig(
         stores=(Path(stored["store"]),), early_stop=config.early_stop, patience=config.patience,
-        labels=recipe.labels, split=config.split, head=head, class_weights=config.class_weights,
+        labels=recipe.labels, split=config.split, head=recipe.network, class_weights=config.class_weights,
         epochs=recipe.epochs, batch_size=recipe.batch_size, lr=recipe.lr,
         weight_decay=recipe.weight_decay, seed=recipe.seed, runs_dir=config.runs_dir,
         name=config.name, json=config.json, quiet=config.quiet,
