@@ -332,9 +332,9 @@ def _through_the_cache(config: FinetuneConfig, recipe: Recipe, listing: Listing)
         ), readers)  # fmt: skip
     outcome = train(TrainConfig(
         stores=(Path(stored["store"]),), early_stop=config.early_stop, patience=config.patience,
-        labels=recipe.labels, split=config.split, head=recipe.network, class_weights=config.class_weights,
-        epochs=recipe.epochs, batch_size=recipe.batch_size, lr=recipe.lr,
-        weight_decay=recipe.weight_decay, seed=recipe.seed, runs_dir=config.runs_dir,
+        labels=recipe.labels, split=config.split, head=recipe.network,
+        class_weights=config.class_weights, epochs=recipe.epochs, batch_size=recipe.batch_size,
+        lr=recipe.lr, weight_decay=recipe.weight_decay, seed=recipe.seed, runs_dir=config.runs_dir,
         name=config.name, json=config.json, quiet=config.quiet,
     ))  # fmt: skip
     return Outcome(outcome.result, SOME_CLIPS_FAILED if stored["failed"] else outcome.status)
