@@ -69,13 +69,15 @@ EXPERIMENTS = {
         "the same, encoder `mini-open`", ("ravdess",),
         {"labels": "emotion8", "split": "folds:{emobox}/ravdess.csv"}, "mini-open", False),
     "emotion8-ravdess-folds-finetuned": Experiment(
-        "the same, `mini` fine-tuned", ("ravdess",), {"split": "folds:{emobox}/ravdess.csv"},
+        "the same, `mini` fine-tuned", ("ravdess",),
+        {"split": "folds:{emobox}/ravdess.csv", "freeze": 3},
         control=False, tuned=True),
     "emotion8-ravdess-random": Experiment(
         "RAVDESS, eight emotions, random 80/20", ("ravdess",),
         {"labels": "emotion8", "split": f"folds:{RANDOM}"}),
     "emotion8-ravdess-random-finetuned": Experiment(
-        "the same, `mini` fine-tuned", ("ravdess",), {"split": f"folds:{RANDOM}"},
+        "the same, `mini` fine-tuned", ("ravdess",),
+        {"split": f"folds:{RANDOM}", "freeze": 0, "lr": 5e-4, "epochs": 12},
         control=False, tuned=True),
     "emotion7-tess-folds": Experiment(
         "TESS, seven emotions, EmoBox's fold", ("tess",),
@@ -124,7 +126,7 @@ def trained(settings: Settings, one: Experiment, encoder: str, **options: Any) -
     if one.tuned:
         corpus = one.corpora[0]
         return Path(finetune(FinetuneConfig(
-            "stats8", settings.data / corpus, corpus, freeze=0, early_stop=True, watch="uar",
+            "stats8", settings.data / corpus, corpus, early_stop=True, watch="uar",
             patience=10, trim=True, json=True, **given,
         )).result["run"])  # fmt: skip
     stores = tuple(store_of(settings, corpus, encoder) for corpus in one.corpora)

@@ -30,8 +30,8 @@ MODELS = (
     "base-cnn", "random-mini", "random-base", "mini:temporal", "mini:layers", "mini:mlp", "mini",
     "egemaps-svm",
 )  # fmt: skip
-"""What is compared unless models are named; `mini:conv` and `mini:finetuned` take hours without
-a GPU, so they are there by name."""
+"""What is compared unless models are named; without a GPU `mini:finetuned` takes an hour and
+`mini:conv` several, so they are there by name."""
 
 FINETUNED = "finetuned"
 TIMED_CLIPS = 16
@@ -47,7 +47,7 @@ _BASE_CNN: Mapping[str, Any] = {
     "optimizer": "adam", "batch_size": 128, "epochs": 100, "weight_decay": 1e-5,
 }  # fmt: skip
 _TUNING: Mapping[str, Any] = {
-    "recipe": "stats8", "freeze": 0, "early_stop": True, "watch": "uar", "patience": 10,
+    "recipe": "stats8", "freeze": 3, "early_stop": True, "watch": "uar", "patience": 10,
     "trim": True,
 }  # fmt: skip
 
