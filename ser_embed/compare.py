@@ -60,7 +60,7 @@ class CompareConfig(Options):
     csv: Path | None = None
     """A CSV with the header path,emotion[,speaker,gender,intensity,split] instead."""
     models: tuple[str, ...] = MODELS
-    """Which, in the table's order. Without a GPU mini:finetuned takes an hour, mini:conv several."""
+    """Which, in the table's order. Without a GPU mini:finetuned takes one hour, mini:conv more."""
     labels: str = "sentiment3"
     """sentiment3, emotion4, emotion8, intensity21, or a mapping file."""
     split: str = "speaker"
