@@ -47,7 +47,7 @@ _BASE_CNN: Mapping[str, Any] = {
     "optimizer": "adam", "batch_size": 128, "epochs": 100, "weight_decay": 1e-5,
 }  # fmt: skip
 _TUNING: Mapping[str, Any] = {
-    "recipe": "stats8", "freeze": 3, "early_stop": True, "watch": "uar", "patience": 10,
+    "recipe": "stats8", "freeze": 0, "early_stop": True, "watch": "uar", "patience": 10,
     "trim": True,
 }  # fmt: skip
 

@@ -237,7 +237,7 @@ def test_a_fine_tuned_model_is_trained_and_counted(
     card = read_card(Path(row["run"]))
     assert row["encoder_parameters"] + row["head_parameters"] == card["head"]["parameters"]
     assert row["encoder_parameters"] > 1000
-    assert (card["training"]["lr"], card["training"]["freeze"]) == (3e-4, 0)
+    assert (card["training"]["lr"], card["training"]["freeze"]) == (2e-4, 0)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals")
