@@ -53,6 +53,8 @@ class EncoderHead(nn.Module):
         self.all_layers = head == "stats"
         width = encoder.config.hidden_size
         if self.all_layers:
+            # A layer that is skipped in training leaves no states.
+            encoder.config.layerdrop = encoder.encoder.config.layerdrop = 0.0
             shape = (encoder.config.num_hidden_layers + 1, 1, width)
             self.head: StatsHead | MlpHead = StatsHead(shape, n_classes, dropout, pooled=False)
         else:

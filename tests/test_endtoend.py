@@ -297,6 +297,13 @@ def test_states_are_masked_in_training_alone(
         mask_states(network, 0.1, None)
 
 
+def test_no_layer_is_skipped_where_all_are_used(waveforms: np.ndarray, tmp_path: Path) -> None:
+    encoder = tiny_encoder(tmp_path, layerdrop=0.9)
+    network = build_network("stats", str(encoder), CLASSES, 0.0, seed=0)
+    for _ in range(5):
+        assert network.module.train()(**network.batch(list(waveforms)))["logits"].shape == (3, 4)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("own", [0.0, 0.2])
 def test_masks_that_an_encoder_had_not_are_saved_and_loaded(
