@@ -77,7 +77,7 @@ EXPERIMENTS = {
         {"labels": "emotion8", "split": f"folds:{RANDOM}"}),
     "emotion8-ravdess-random-finetuned": Experiment(
         "the same, `mini` fine-tuned", ("ravdess",),
-        {"split": f"folds:{RANDOM}", "freeze": 0, "lr": 5e-4, "epochs": 12},
+        {"split": f"folds:{RANDOM}", "freeze": 0, "lr": 5e-4, "epochs": 20, "watch": "loss"},
         control=False, tuned=True),
     "emotion7-tess-folds": Experiment(
         "TESS, seven emotions, EmoBox's fold", ("tess",),
@@ -126,8 +126,8 @@ def trained(settings: Settings, one: Experiment, encoder: str, **options: Any) -
     if one.tuned:
         corpus = one.corpora[0]
         return Path(finetune(FinetuneConfig(
-            "stats8", settings.data / corpus, corpus, early_stop=True, watch="uar",
-            patience=10, trim=True, json=True, **given,
+            "stats8", settings.data / corpus, corpus, early_stop=True,
+            patience=10, trim=True, json=True, **{"watch": "uar", **given},
         )).result["run"])  # fmt: skip
     stores = tuple(store_of(settings, corpus, encoder) for corpus in one.corpora)
     return Path(train(TrainConfig(stores, early_stop=True, json=True, **given)).result["run"])
