@@ -248,6 +248,8 @@ def mask_states(network: Network, time: float | None, features: float | None) ->
                     raise EncoderError(f"{config.model_type}: its hidden states can't be masked")
                 setattr(config, name, share)
                 config.apply_spec_augment = True
+                if not hasattr(config, "mask_feature_min_masks"):  # WavLM's lacks what it reads
+                    config.mask_feature_min_masks = 0
     # transformers has an embedding of masked frames if, and only if, something is masked.
     masks = any(getattr(encoder.config, name, 0) > 0 for name in shares)
     if masks and not hasattr(encoder, "masked_spec_embed"):

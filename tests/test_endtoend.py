@@ -297,6 +297,30 @@ def test_states_are_masked_in_training_alone(
         mask_states(network, 0.1, None)
 
 
+@pytest.mark.parametrize("name", ["Hubert", "WavLM"])
+def test_other_encoders_are_masked_too(name: str, waveforms: np.ndarray, tmp_path: Path) -> None:
+    config = getattr(transformers, f"{name}Config")(
+        hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64,
+        conv_dim=(16,) * 7, num_conv_pos_embeddings=16, num_conv_pos_embedding_groups=4,
+        mask_time_prob=0.0, hidden_dropout=0.0, attention_dropout=0.0, activation_dropout=0.0,
+        feat_proj_dropout=0.0,
+    )  # fmt: skip
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        getattr(transformers, f"{name}Model")(config).save_pretrained(tmp_path)
+    transformers.Wav2Vec2FeatureExtractor().save_pretrained(tmp_path)
+    network = build_network("stats", str(tmp_path), CLASSES, 0.0, seed=0)
+    mask_states(network, 0.2, 0.2)
+    with torch.inference_mode():
+        states = [network.module.encoder.train()(
+            **network.batch(list(waveforms))).last_hidden_state for _ in range(2)]  # fmt: skip
+    assert not torch.allclose(*states, atol=0.1)
+    save_network(tmp_path / "saved", network, CARD)
+    loaded, _ = load_network(tmp_path / "saved")
+    clip = [waveforms[0]]
+    np.testing.assert_array_equal(network.log_probabilities(clip), loaded.log_probabilities(clip))
+
+
 def test_no_layer_is_skipped_where_all_are_used(waveforms: np.ndarray, tmp_path: Path) -> None:
     encoder = tiny_encoder(tmp_path, layerdrop=0.9)
     network = build_network("stats", str(encoder), CLASSES, 0.0, seed=0)
