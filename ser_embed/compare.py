@@ -12,7 +12,7 @@ import json
 import logging
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -239,6 +239,13 @@ def _check(config: CompareConfig) -> None:
         raise HeadError(f"--models: name one or more, for instance {' '.join(MODELS)}")
 
 
+def _named(contestants: Sequence[Contestant]) -> list[Contestant]:
+    """Call finished runs by their folder's name, where no other has it."""
+    short = [Path(c.name).resolve().name if c.kind == "run" else c.name for c in contestants]
+    return [replace(c, name=name) if short.count(name) == 1 else c
+            for c, name in zip(contestants, short, strict=True)]  # fmt: skip
+
+
 def compare_models(config: CompareConfig) -> Outcome:
     """Fill the table and write it.
 
@@ -246,7 +253,7 @@ def compare_models(config: CompareConfig) -> Outcome:
         SerEmbedError: No corpus, no such head, or none of the models could be trained.
     """
     _check(config)
-    contestants = [contestant_of(name) for name in dict.fromkeys(config.models)]
+    contestants = _named([contestant_of(name) for name in dict.fromkeys(config.models)])
     whole = listing_of(config.root, config.corpus, config.csv)
     kept = spread(whole.utterances, config.limit)
     listing = Listing(whole.corpus, whole.root, tuple(kept), whole.faults)

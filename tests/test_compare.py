@@ -210,7 +210,7 @@ def test_a_finished_run_takes_part_by_its_folder(
     run = shutil.copytree(known["run"], tmp_path / "elsewhere")
     status, told, _ = command(*options(tmp_path / "c", models=("mini:mlp", str(run))))
     assert status == 0
-    entered = told["models"][str(run)]
+    entered = told["models"]["elsewhere"]
     for name in ("uar", "uar_ci", "head_parameters", "encoder_parameters", "tested",
                  "training_seconds"):  # fmt: skip
         assert entered[name] == known[name]
@@ -222,7 +222,12 @@ def test_a_finished_run_takes_part_by_its_folder(
     args = options(tmp_path / "c", "--split", "speaker", models=("egemaps-svm", str(run)))
     assert command(*args)[0] == 0
     text = (tmp_path / "c/out/comparison.md").read_text()
-    assert f"- {run}: tested on other clips than egemaps-svm" in text
+    assert "- elsewhere: tested on other clips than egemaps-svm" in text
+    # Two of one name go by their whole paths.
+    twin = shutil.copytree(run, tmp_path / "twin" / "elsewhere")
+    status, told, _ = command(*options(tmp_path / "c", models=(str(run), str(twin))))
+    assert status == 0
+    assert list(told["models"]) == [str(run), str(twin)]
 
 
 def test_a_fine_tuned_model_is_trained_and_counted(
