@@ -125,11 +125,12 @@ def tune_fold(
     matrix = confusion(labels[split.val], val.argmax(1), len(clips.classes))
     parameters = sum(p.numel() for p in network.module.parameters())
     training = {
+        **asdict(recipe),  # whose epochs are the most there may be
         "epochs": trace.epochs, "steps": trace.steps, "kept": trace.kept,
         "val_uar": float(uar_of(matrix)), "class_weights": weights.tolist(),
         "freeze": tuning.freeze, "trainable": trainable,
         "stopping": asdict(tuning.stopping) if tuning.stopping else None,
-        "probe": probed, **asdict(recipe), "augment": asdict(tuning.augmentation),
+        "probe": probed, "augment": asdict(tuning.augmentation),
     }  # fmt: skip
     save_network(folder, network, {
         **card, "head": {**card["head"], "parameters": parameters}, "temperature": temperature,

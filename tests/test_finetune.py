@@ -317,6 +317,7 @@ def test_early_stopping_keeps_the_best_and_a_resume_after_it_takes_no_step(
     # The weights are those of the best step: they give its validation scores again.
     card = read_card(tmp_path / "early")
     assert card["training"]["val_uar"] == pytest.approx(history["val_uar"][best], abs=1e-6)
+    assert card["training"]["epochs"] == pytest.approx(history["epoch"].iloc[-1], abs=0.01)
 
 
 def interrupt(*_: object) -> None:
