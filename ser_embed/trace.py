@@ -48,8 +48,10 @@ def write_trace(folder: Path, trace: Trace) -> None:
     lines = ["| training loss | epoch | step | validation loss | accuracy | UAR | macro-F1 |",
              "|---|---|---|---|---|---|---|"]  # fmt: skip
     for row in trace.table.itertuples(index=False):
+        # The Trainer logs no loss of the steps after the last whole stretch.
+        loss = "no log" if pd.isna(row.train_loss) else f"{row.train_loss:.4f}"
         lines.append(
-            f"| {row.train_loss:.4f} | {row.epoch:.2f} | {row.step} | {row.val_loss:.4f} | "
+            f"| {loss} | {row.epoch:.2f} | {row.step} | {row.val_loss:.4f} | "
             f"{row.val_wa:.4f} | {row.val_uar:.4f} | {row.val_macro_f1:.4f} |"
         )
     (folder / "history.md").write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -114,6 +114,7 @@ def test_the_history_is_the_cards_table(mini: Made) -> None:
     assert lines[2].startswith(
         f"| {first['train_loss']:.4f} | 0.38 | 3 | {first['val_loss']:.4f} | {first['val_wa']:.4f}"
     )
+    assert lines[-1].startswith("| no log | 1.00 | 8 | ")
     card = read_card(folder)
     kept = history.set_index("step").loc[card["training"]["kept"]]
     assert kept["val_loss"] == history["val_loss"].min()
