@@ -49,7 +49,7 @@ def write_trace(folder: Path, trace: Trace) -> None:
              "|---|---|---|---|---|---|---|"]  # fmt: skip
     for row in trace.table.itertuples(index=False):
         # The Trainer logs no loss of the steps after the last whole stretch.
-        loss = "no log" if pd.isna(row.train_loss) else f"{row.train_loss:.4f}"
+        loss = f"{row.train_loss:.4f}".replace("nan", "no log")
         lines.append(
             f"| {loss} | {row.epoch:.2f} | {row.step} | {row.val_loss:.4f} | "
             f"{row.val_wa:.4f} | {row.val_uar:.4f} | {row.val_macro_f1:.4f} |"
