@@ -112,17 +112,20 @@ def _logits_only(logits: Any, labels: torch.Tensor) -> torch.Tensor:
     return logits[0] if isinstance(logits, tuple) else logits
 
 
-class _Trainer(transformers.Trainer):
-    """Leaves a last batch of one clip out of training alone: the Trainer's `drop_last` would leave
-    clips out of validation too.
+def _trainer(**given: Any) -> Any:
+    """Return a Trainer that leaves a last batch of one clip out of training alone: by itself its
+    `drop_last` would leave clips out of validation too.
     """
 
-    def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
-        dropped, self.args.dataloader_drop_last = self.args.dataloader_drop_last, False
-        try:
-            return super().get_eval_dataloader(eval_dataset)
-        finally:
-            self.args.dataloader_drop_last = dropped
+    class Trainer(transformers.Trainer):  # here, because naming it imports the extras
+        def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
+            dropped, self.args.dataloader_drop_last = self.args.dataloader_drop_last, False
+            try:
+                return super().get_eval_dataloader(eval_dataset)
+            finally:
+                self.args.dataloader_drop_last = dropped
+
+    return Trainer(**given)
 
 
 class _Watch(transformers.TrainerCallback):
@@ -248,7 +251,7 @@ def train_network(
     if stopping:
         callbacks.append(transformers.EarlyStoppingCallback(stopping.patience))
     with _own_randomness(), _advice(recipe):
-        trainer = _Trainer(
+        trainer = _trainer(
             model=network.module,
             args=_arguments(len(split.train), network, recipe, stopping, workers, folder),
             train_dataset=training_data(clips, split.train, reader),
