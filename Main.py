@@ -1,7 +1,7 @@
-"""`python Main.py`: how your voice sounds, live from the microphone. See ser_embed/live.py."""
+"""`python Main.py`: how your voice sounds, live from the microphone. See ser_embed/live/."""
 
 try:
-    from ser_embed.live import main
+    from ser_embed.live.stage import main
 except KeyboardInterrupt:  # importing torch takes seconds
     raise SystemExit(130) from None
 

@@ -20,8 +20,8 @@ from typing import Annotated, Any
 import tyro
 
 from ser_embed.errors import SerEmbedError
-from ser_embed.extract import ExtractConfig, extract
-from ser_embed.train import TrainConfig, train
+from ser_embed.extract.stage import ExtractConfig, extract
+from ser_embed.train.stage import TrainConfig, train
 
 # What all variants share beside the defaults of both commands.
 STORE: Mapping[str, Any] = {"layer": "all", "pool": "stats"}

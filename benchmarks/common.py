@@ -15,7 +15,7 @@ import soundfile
 import torch
 from tqdm import tqdm
 
-from ser_embed.audio import load_audio
+from ser_embed.audio.decoding import load_audio
 from ser_embed.bundled import DEMO_CORPUS
 
 Name = TypeVar("Name", bound=Hashable)

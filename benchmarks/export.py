@@ -17,11 +17,12 @@ import torch
 import tyro
 from latency import classifier_of
 
-from ser_embed.audio import cut_clip, load_audio
+from ser_embed.audio.cutting import cut_clip
+from ser_embed.audio.decoding import load_audio
 from ser_embed.bundled import DEMO_CORPUS
-from ser_embed.export import export_onnx
-from ser_embed.onnxfile import OnnxClassifier
-from ser_embed.predict import Classifier
+from ser_embed.export.onnxfile import OnnxClassifier
+from ser_embed.export.stage import export_onnx
+from ser_embed.predict.classifier import Classifier
 
 
 @dataclass(frozen=True)

@@ -19,12 +19,12 @@ import transformers
 import tyro
 
 from ser_embed import load_encoder
-from ser_embed.audio import load_audio
-from ser_embed.checkpoints import load_checkpoint
-from ser_embed.corpora import read_corpus
-from ser_embed.encoder import Encoder
-from ser_embed.extract import ExtractConfig, extract_listing
-from ser_embed.reading import Readers
+from ser_embed.audio.decoding import load_audio
+from ser_embed.corpora.folders import read_corpus
+from ser_embed.encoders.checkpoints import load_checkpoint
+from ser_embed.encoders.frozen import Encoder
+from ser_embed.extract.reading import Readers
+from ser_embed.extract.stage import ExtractConfig, extract_listing
 
 
 @dataclass(frozen=True)

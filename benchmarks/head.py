@@ -16,9 +16,9 @@ import tyro
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
-from ser_embed.fit import FitSettings, fit
-from ser_embed.heads import build_head
-from ser_embed.splits import Split
+from ser_embed.heads.checkpoint import build_head
+from ser_embed.splits.rules import Split
+from ser_embed.train.loop import FitSettings, fit
 
 SHAPE, CLASSES = (149, 32), 3
 

@@ -20,21 +20,22 @@ import soundfile
 import torch
 import tyro
 
-from ser_embed.audio import SAMPLE_RATE, load_audio
-from ser_embed.backends import BackendName, Precision
+from ser_embed.audio.cutting import SAMPLE_RATE
+from ser_embed.audio.decoding import load_audio
+from ser_embed.audio.voice import gate_name
 from ser_embed.bundled import DEMO_CORPUS
-from ser_embed.extract import ExtractConfig, extract
-from ser_embed.listener import Listener
-from ser_embed.live import warm_up
-from ser_embed.predict import Classifier
-from ser_embed.ring import FilePlayer, Ring
-from ser_embed.screen import KEYS, Screen, draw_frame
-from ser_embed.segmenter import SegmentSettings
-from ser_embed.segments import Segment
-from ser_embed.session import Session
-from ser_embed.speech_gate import gate_name
-from ser_embed.train import TrainConfig, train
-from ser_embed.watch import listen
+from ser_embed.encoders.backends import BackendName, Precision
+from ser_embed.extract.stage import ExtractConfig, extract
+from ser_embed.live.listener import Listener
+from ser_embed.live.ring import FilePlayer, Ring
+from ser_embed.live.screen import KEYS, Screen, draw_frame
+from ser_embed.live.session import Session
+from ser_embed.live.stage import warm_up
+from ser_embed.live.watch import listen
+from ser_embed.predict.classifier import Classifier
+from ser_embed.predict.segmenter import SegmentSettings
+from ser_embed.predict.segments import Segment
+from ser_embed.train.stage import TrainConfig, train
 
 ENGINES: tuple[tuple[BackendName, Precision], ...] = (
     ("torch", "fp32"), ("openvino", "fp32"), ("openvino", "bf16"),

@@ -19,17 +19,18 @@ import soundfile
 import torch
 import tyro
 
-from ser_embed.audio import SAMPLE_RATE, load_audio
+from ser_embed.audio.cutting import SAMPLE_RATE
+from ser_embed.audio.decoding import load_audio
 from ser_embed.bundled import BUNDLED_HEADS, DEFAULT_HEAD, DEMO_CORPUS
-from ser_embed.journal import Log
-from ser_embed.listener import Listener
-from ser_embed.live import warm_up
-from ser_embed.predict import Classifier, Prediction
-from ser_embed.ring import FilePlayer, Ring
-from ser_embed.screen import Screen
-from ser_embed.segmenter import SegmentSettings
-from ser_embed.session import Session
-from ser_embed.watch import listen
+from ser_embed.live.journal import Log
+from ser_embed.live.listener import Listener
+from ser_embed.live.ring import FilePlayer, Ring
+from ser_embed.live.screen import Screen
+from ser_embed.live.session import Session
+from ser_embed.live.stage import warm_up
+from ser_embed.live.watch import listen
+from ser_embed.predict.classifier import Classifier, Prediction
+from ser_embed.predict.segmenter import SegmentSettings
 
 
 @dataclass(frozen=True)

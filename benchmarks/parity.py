@@ -17,7 +17,7 @@ import transformers
 import tyro
 
 from ser_embed import load_encoder
-from ser_embed.audio import load_audio
+from ser_embed.audio.decoding import load_audio
 
 GROUP = {"feat_extract_norm": "group", "do_stable_layer_norm": False}
 LAYER = {"feat_extract_norm": "layer", "do_stable_layer_norm": True, "conv_bias": True}

@@ -19,12 +19,12 @@ import torch
 import tyro
 
 from ser_embed.command import RUNS_DIR, data_folder
-from ser_embed.crosscorpus import CrossCorpusConfig, crosscorpus
 from ser_embed.errors import SerEmbedError
-from ser_embed.extract import ExtractConfig, extract
-from ser_embed.finetune import FinetuneConfig, finetune
-from ser_embed.robustness import RobustnessConfig, robustness
-from ser_embed.train import TrainConfig, train
+from ser_embed.evaluate.crosscorpus import CrossCorpusConfig, crosscorpus
+from ser_embed.evaluate.robustness import RobustnessConfig, robustness
+from ser_embed.extract.stage import ExtractConfig, extract
+from ser_embed.finetune.stage import FinetuneConfig, finetune
+from ser_embed.train.stage import TrainConfig, train
 
 OUT = Path("artifacts/results")
 CONTROL = "random-mini"  # mini's shape with untrained, seeded weights

@@ -13,10 +13,10 @@ import common
 import numpy as np
 import tyro
 
-from ser_embed.features import FeatureSettings
-from ser_embed.naming import Utterance
-from ser_embed.store import FeatureStore, store_path
-from ser_embed.writer import StoreWriter, row_of
+from ser_embed.corpora.naming import Utterance
+from ser_embed.store.reader import FeatureStore, store_path
+from ser_embed.store.settings import FeatureSettings
+from ser_embed.store.writer import StoreWriter, row_of
 
 SHAPE = (149, 768)
 

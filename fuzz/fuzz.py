@@ -23,8 +23,8 @@ SLOWEST = 25  # seconds that one input may take
 
 def names(data: bytes, folder: Path) -> None:
     """File names through every naming rule."""
+    from ser_embed.corpora.naming import CORPORA, recognise
     from ser_embed.errors import CorpusError
-    from ser_embed.naming import CORPORA, recognise
 
     path = Path(data.decode("utf-8", "surrogateescape"))
     found = recognise(path)
@@ -38,10 +38,10 @@ def tables(data: bytes, folder: Path) -> None:
     """CSVs of a corpus, mapping files and published folds."""
     import pandas as pd
 
-    from ser_embed.corpora import read_csv
+    from ser_embed.corpora.labels import load_scheme
+    from ser_embed.corpora.tables import read_csv
     from ser_embed.errors import CorpusError, LabelError, SplitError
-    from ser_embed.labels import load_scheme
-    from ser_embed.splits import make_splits
+    from ser_embed.splits.rules import make_splits
 
     for name in ("table.csv", "table.json"):
         (folder / name).write_bytes(data)
@@ -60,7 +60,7 @@ def audio(data: bytes, folder: Path) -> None:
     """Audio files, headers above all."""
     import numpy as np
 
-    from ser_embed.audio import read_clip
+    from ser_embed.audio.decoding import read_clip
     from ser_embed.errors import AudioError
 
     path = folder / "clip.wav"
@@ -75,7 +75,7 @@ def audio(data: bytes, folder: Path) -> None:
 def store(data: bytes, folder: Path) -> None:
     """Feature stores."""
     from ser_embed.errors import StoreError
-    from ser_embed.store import FeatureStore, verify
+    from ser_embed.store.reader import FeatureStore, verify
 
     path = folder / "store.h5"
     path.write_bytes(data)
@@ -88,8 +88,8 @@ def store(data: bytes, folder: Path) -> None:
 def card(data: bytes, folder: Path) -> None:
     """Cards of heads."""
     from ser_embed.errors import HeadError
-    from ser_embed.heads import build_head, load_head, save_head
-    from ser_embed.predict import settings_of
+    from ser_embed.heads.checkpoint import build_head, load_head, save_head
+    from ser_embed.predict.classifier import settings_of
 
     weights = folder / "head.safetensors"
     if not weights.exists():
@@ -103,7 +103,7 @@ def card(data: bytes, folder: Path) -> None:
 
 def archive(data: bytes, folder: Path) -> None:
     """Archives of corpora: nothing is written outside of their folder."""
-    from ser_embed.archives import Limits, unpack
+    from ser_embed.corpora.archives import Limits, unpack
     from ser_embed.errors import DownloadError
 
     (folder / "archive").write_bytes(data)
@@ -142,7 +142,12 @@ def fuzz(name: str, target: Callable[[bytes], None], seconds: int) -> None:
     import atheris
 
     with atheris.instrument_imports(include=["ser_embed", "soundfile", "tarfile", "zipfile"]):
-        from ser_embed import archives, audio, corpora, heads, labels, naming, predict, splits
+        from ser_embed.audio import decoding as audio
+        from ser_embed.corpora import archives, labels, naming
+        from ser_embed.corpora import folders as corpora
+        from ser_embed.heads import checkpoint as heads
+        from ser_embed.predict import classifier as predict
+        from ser_embed.splits import rules as splits
     assert all((archives, audio, corpora, heads, labels, naming, predict, splits))
     found = HERE / "found" / name
     found.mkdir(parents=True, exist_ok=True)

@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from ser_embed.features import FeatureSettings
-from ser_embed.heads import sealed
-from ser_embed.store import ClipRow
-from ser_embed.writer import StoreWriter
+from ser_embed.heads.checkpoint import sealed
+from ser_embed.store.settings import FeatureSettings
+from ser_embed.store.table import ClipRow
+from ser_embed.store.writer import StoreWriter
 
 FOLDER = Path(__file__).resolve().parent / "inputs"
 

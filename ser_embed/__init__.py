@@ -5,40 +5,50 @@ features; stage 2 trains a small head on the cache and reports a number that hol
 speakers. The names below are the public face; each lives in a module of its own.
 """
 
-from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING
+
+from ser_embed.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from ser_embed.audio import fit_length, load_audio
+    from ser_embed.corpora import (
+        CORPORA,
+        SCHEMES,
+        LabelScheme,
+        Utterance,
+        read_corpus,
+        read_csv,
+    )
+    from ser_embed.encoders import ENCODERS, denormalise, load_encoder, normalise
+    from ser_embed.errors import SerEmbedError
+    from ser_embed.heads import HEADS
+    from ser_embed.predict import Classifier, Prediction
+    from ser_embed.reports import Report
+    from ser_embed.splits import SPLITS
+    from ser_embed.store import FeatureSettings, FeatureStore
+else:
+    __getattr__ = lazy_names(
+        __name__,
+        {
+            "audio": ["fit_length", "load_audio"],
+            "corpora": [
+                "CORPORA", "SCHEMES", "LabelScheme", "Utterance", "read_corpus", "read_csv",
+            ],
+            "encoders": ["ENCODERS", "denormalise", "load_encoder", "normalise"],
+            "errors": ["SerEmbedError"],
+            "heads": ["HEADS"],
+            "predict": ["Classifier", "Prediction"],
+            "reports": ["Report"],
+            "splits": ["SPLITS"],
+            "store": ["FeatureSettings", "FeatureStore"],
+        },
+    )  # fmt: skip
 
 __version__ = "0.1.0"
 
-_HOME = {
-    "Classifier": "predict",
-    "CORPORA": "naming",
-    "ENCODERS": "checkpoints",
-    "FeatureDataset": "store",
-    "FeatureSettings": "features",
-    "FeatureStore": "store",
-    "HEADS": "heads",
-    "LabelScheme": "labels",
-    "Prediction": "predict",
-    "Report": "report",
-    "SCHEMES": "labels",
-    "SPLITS": "splits",
-    "SerEmbedError": "errors",
-    "Utterance": "naming",
-    "denormalise": "features",
-    "fit_length": "audio",
-    "load_audio": "audio",
-    "load_encoder": "encoder",
-    "normalise": "features",
-    "read_corpus": "corpora",
-    "read_csv": "corpora",
-}
-
-__all__ = list(_HOME)
-
-
-def __getattr__(name: str) -> Any:
-    """Import a public name from its module on first use: torch takes seconds to load."""
-    if name not in _HOME:
-        raise AttributeError(f"module 'ser_embed' has no attribute {name!r}")
-    return getattr(import_module(f"ser_embed.{_HOME[name]}"), name)
+__all__ = [
+    "CORPORA", "ENCODERS", "HEADS", "SCHEMES", "SPLITS", "Classifier", "FeatureSettings",
+    "FeatureStore", "LabelScheme", "Prediction", "Report", "SerEmbedError", "Utterance",
+    "denormalise", "fit_length", "load_audio", "load_encoder", "normalise", "read_corpus",
+    "read_csv",
+]  # fmt: skip

@@ -8,26 +8,22 @@ installed the same goes by the name `ser_embed`, which shells can complete after
     ser_embed --completion fish > ~/.config/fish/completions/ser_embed.fish
 """
 
-import ast
 import importlib
 import sys
 from collections.abc import Sequence
-from dataclasses import is_dataclass
 from pathlib import Path
-from typing import Any
+from types import ModuleType
 
 import tyro
 
 from ser_embed import __version__
 from ser_embed.command import TYRO_RULES, Options
 
-__all__ = ["SHELLS", "commands", "main"]
+__all__ = ["COMMANDS", "SHELLS", "main"]
 
 SHELLS = ("bash", "zsh", "fish")
 
 _PROG = "ser_embed"
-# As one meets them; a command that isn't named here comes after these.
-_ORDER = ("download", "corpora", "extract", "store", "train", "evaluate", "predict", "live")
 _USAGE = """usage: python -m ser_embed COMMAND [OPTIONS]
        python -m ser_embed COMMAND --help
        python -m ser_embed --version
@@ -35,28 +31,31 @@ _USAGE = """usage: python -m ser_embed COMMAND [OPTIONS]
 """
 
 
-def commands() -> dict[str, str]:
-    """Return each command's name and the first sentence of its description.
-
-    Both come from the modules' source: importing them all would take seconds.
-    """
-    found = {}
-    for file in sorted(Path(__file__).parent.glob("*.py")):
-        tree = ast.parse(file.read_text(encoding="utf-8"))
-        if not any(isinstance(n, ast.FunctionDef) and n.name == "main" for n in tree.body):
-            continue
-        for node in tree.body:
-            bases = [ast.unparse(b) for b in node.bases] if isinstance(node, ast.ClassDef) else []
-            if isinstance(node, ast.ClassDef) and Options.__name__ in bases:
-                found[file.stem] = (ast.get_docstring(node) or "").split("\n\n")[0]
-    known = [name for name in _ORDER if name in found]
-    return {name: found[name] for name in [*known, *sorted(set(found) - set(known))]}
+COMMANDS = {
+    "download": "Fetch corpora from their publishers, check, unpack and count them.",
+    "corpora": "Print what a corpus holds: clips, hours, speakers, emotions, duplicates, faults.",
+    "extract": "Encode a corpus with a frozen encoder and cache the features.",
+    "store": "Say what a feature store holds.",
+    "train": "Train a head on cached features; without files, on every store in --features-dir.",
+    "evaluate": "Report on a run: on its own test part, or on the stores named.",
+    "predict": "Classify audio files; folders are searched.",
+    "live": "Classify speech live from the microphone until Ctrl-C; --file needs no microphone.",
+    "compare": "Train models on one corpus and the same split, and set them side by side.",
+    "crosscorpus": "Train on each corpus and test on every other one.",
+    "demo": "Write the synthetic demo corpus: 360 short clips named as RAVDESS's are.",
+    "export": "Write a trained run as one ONNX file, or as a folder that transformers loads.",
+    "finetune": "Fine-tune an encoder and a classifier end to end, by a recipe or by options.",
+    "pretrain": "Pre-train an encoder on folders of speech; no transcript or label is needed.",
+    "robustness": "Score a run's test clips again under noise, a telephone band, codecs and rooms.",
+    "web": "Serve a page that classifies files and the browser's microphone, until Ctrl-C.",
+}
+"""The commands and what each does, in the order in which they are needed."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command by its name, or list the commands."""
     args = list(sys.argv[1:] if argv is None else argv)
-    known = commands()
+    known = COMMANDS
     if not args or args[0] in ("-h", "--help"):
         print(_USAGE)
         width = max(map(len, known))
@@ -72,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         names = ", ".join(known)
         print(f"{_PROG}: error: no command {args[0]!r}; there are {names}", file=sys.stderr)
         return 2
-    return int(importlib.import_module(f"ser_embed.{args[0]}").main(args[1:]))
+    return int(_module(args[0]).main(args[1:]))
 
 
 def _print_completion(args: Sequence[str], names: Sequence[str]) -> int:
@@ -89,12 +88,17 @@ def _print_completion(args: Sequence[str], names: Sequence[str]) -> int:
     return 0
 
 
-def _options(name: str) -> Any:
-    module = importlib.import_module(f"ser_embed.{name}")
+def _module(name: str) -> ModuleType:
+    """Import a command: a folder's `__main__`, or a module of that name."""
+    folder = (Path(__file__).parent / name).is_dir()
+    return importlib.import_module(f"ser_embed.{name}.__main__" if folder else f"ser_embed.{name}")
+
+
+def _options(name: str) -> type[Options]:
+    """Return the options of a command: the one class of them that its module holds."""
     return next(
-        thing for thing in vars(module).values()
-        if isinstance(thing, type) and issubclass(thing, Options) and is_dataclass(thing)
-        and thing.__module__ == module.__name__
+        thing for thing in vars(_module(name)).values()
+        if isinstance(thing, type) and issubclass(thing, Options) and thing is not Options
     )  # fmt: skip
 
 

@@ -13,15 +13,15 @@ import pytest
 import transformers
 from safetensors import safe_open
 
-from ser_embed import checkpoints
 from ser_embed.bundled import BUNDLED_ENCODERS, BUNDLED_HEADS, DEMO_CORPUS, changed_files
-from ser_embed.checkpoints import ENCODERS
-from ser_embed.corpora import read_corpus
-from ser_embed.encoder import load_encoder
+from ser_embed.corpora.folders import read_corpus
+from ser_embed.corpora.labels import load_scheme
+from ser_embed.encoders import checkpoints as checkpoints
+from ser_embed.encoders.checkpoints import ENCODERS
+from ser_embed.encoders.frozen import load_encoder
 from ser_embed.errors import EncoderError
-from ser_embed.heads import read_card
-from ser_embed.labels import load_scheme
-from ser_embed.predict import Classifier
+from ser_embed.heads.checkpoint import read_card
+from ser_embed.predict.classifier import Classifier
 
 NAMES = [name for name, spec in ENCODERS.items() if spec.source == "bundled"]
 

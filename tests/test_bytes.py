@@ -24,22 +24,17 @@ import soundfile
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from ser_embed.audio import SAMPLE_RATE, read_clip
+from ser_embed.audio.cutting import SAMPLE_RATE
+from ser_embed.audio.decoding import read_clip
 from ser_embed.bundled import BUNDLED_ENCODERS, BUNDLED_HEADS, changed_files
-from ser_embed.corpora import Listing, read_corpus, read_csv
-from ser_embed.errors import (
-    AudioError,
-    CorpusError,
-    HeadError,
-    LabelError,
-    SplitError,
-    StoreError,
-)
-from ser_embed.heads import load_head, read_card
-from ser_embed.labels import load_scheme
-from ser_embed.naming import CORPORA, Utterance, recognise
-from ser_embed.splits import make_splits
-from ser_embed.store import FeatureStore, verify
+from ser_embed.corpora.folders import read_corpus
+from ser_embed.corpora.labels import load_scheme
+from ser_embed.corpora.naming import CORPORA, Utterance, recognise
+from ser_embed.corpora.tables import Listing, read_csv
+from ser_embed.errors import AudioError, CorpusError, HeadError, LabelError, SplitError, StoreError
+from ser_embed.heads.checkpoint import load_head, read_card
+from ser_embed.splits.rules import make_splits
+from ser_embed.store.reader import FeatureStore, verify
 
 INPUTS = Path(__file__).resolve().parent.parent / "fuzz" / "inputs"
 QUICK = settings(
@@ -277,7 +272,7 @@ READ_IN_A_PROCESS = """
 import json, resource, sys, time
 from pathlib import Path
 import numpy as np, soundfile
-from ser_embed.audio import read_clip
+from ser_embed.audio.decoding import read_clip
 from ser_embed.errors import AudioError
 small = Path(sys.argv[1]).parent / "small.flac"
 soundfile.write(small, np.ones(16000) / 9, 16000)

@@ -1,6 +1,5 @@
 """`python -m ser_embed`: the list of commands, running one by name, and completion in shells."""
 
-import importlib
 import shutil
 import subprocess
 import sys
@@ -23,22 +22,22 @@ def test_every_command_is_listed_with_what_it_does(run: Run) -> None:
     assert done.stdout == run("-m", "ser_embed", "--help").stdout
     lines = [line.split(maxsplit=1) for line in done.stdout.splitlines() if line.startswith("  ")]
     listed = {name: told for name, told in lines if name != "python"}
-    assert set(listed) == set(front.commands())
+    assert set(listed) == set(front.COMMANDS)
     for name, told in listed.items():
-        module = importlib.import_module(f"ser_embed.{name}")
-        assert callable(module.main)
+        assert callable(front._module(name).main)
         config = front._options(name)
-        assert told == " ".join(config.__doc__.split("\n\n")[0].split())
+        assert told == " ".join(str(config.__doc__).split("\n\n")[0].split())
         assert told.endswith(".")
 
 
 def test_the_list_holds_every_module_that_is_a_command(project: Path) -> None:
-    """A command is a module whose last lines run its main."""
-    runs = {
-        path.stem for path in (project / "ser_embed").glob("*.py")
+    """A command is a folder's `__main__`, or a module at the top whose last lines run its main."""
+    package = project / "ser_embed"
+    runs = {path.parent.name for path in package.glob("*/__main__.py")} | {
+        path.stem for path in package.glob("*.py")
         if "raise SystemExit(main())" in path.read_text(encoding="utf-8")
     }  # fmt: skip
-    assert set(front.commands()) == runs - {"__main__"}
+    assert set(front.COMMANDS) == runs - {"__main__"}
 
 
 def test_listing_loads_nothing_heavy() -> None:
@@ -117,7 +116,7 @@ def complete(script: Path, line: str) -> set[str]:
 
 
 def test_bash_completes_commands_options_and_values(script: Path) -> None:
-    assert complete(script, "ser_embed ") >= set(front.commands())
+    assert complete(script, "ser_embed ") >= set(front.COMMANDS)
     assert complete(script, "ser_embed pre") == {"predict", "pretrain"}
     assert complete(script, "ser_embed extract --enc") == {"--encoder"}
     assert complete(script, "ser_embed extract --pool ") == {"none", "mean", "stats"}
@@ -127,7 +126,7 @@ def test_bash_completes_commands_options_and_values(script: Path) -> None:
 @pytest.mark.parametrize("shell", front.SHELLS)
 def test_every_shell_has_a_script_that_it_can_read(shell: str, scripts: dict[str, Path]) -> None:
     text = scripts[shell].read_text(encoding="utf-8")
-    for words in ("ser_embed", *front.commands(), "--early-stop"):
+    for words in ("ser_embed", *front.COMMANDS, "--early-stop"):
         assert words in text
     if shutil.which(shell):
         subprocess.run([shell, "-n", str(scripts[shell])], check=True)

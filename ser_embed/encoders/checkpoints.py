@@ -1,0 +1,280 @@
+"""Where encoders come from: names, hub ids, folders, seeds; loaded, checked, fingerprinted.
+
+A checkpoint that lacks a tensor is refused: transformers would draw it at random and carry on.
+"""
+
+import hashlib
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import huggingface_hub
+import numpy as np
+import torch
+import torchaudio
+import transformers
+from torch import nn
+
+from ser_embed.bundled import BUNDLED_ENCODERS, changed_files
+from ser_embed.encoders.logmel import HOP, WINDOW, LogMel
+from ser_embed.encoders.postprocess import Layer
+from ser_embed.errors import EncoderError
+
+__all__ = ["ENCODERS", "Checkpoint", "EncoderSpec", "fingerprint", "load_checkpoint"]
+
+log = logging.getLogger(__name__)
+
+_FAMILIES = ("wav2vec2", "hubert", "wavlm")
+
+
+@dataclass(frozen=True)
+class EncoderSpec:
+    """Where an encoder comes from.
+
+    Attributes:
+        source: `bundled` (a folder that ships), `hub` (Hugging Face), `seeded` (untrained
+            weights drawn from a seed), `torchaudio` (one of its bundles) or `spectrum` (no
+            network at all).
+        location: Folder name, hub id, configuration name or bundle name.
+        licence: Licence of the weights.
+        about: One line for people.
+    """
+
+    source: Literal["bundled", "hub", "seeded", "torchaudio", "spectrum"]
+    location: str
+    licence: str
+    about: str
+
+
+ENCODERS: dict[str, EncoderSpec] = {
+    "mini": EncoderSpec(
+        "bundled", "mini", "CC BY-NC-SA 4.0", "5.6 M, ships with the project, no network"),
+    "mini-open": EncoderSpec(
+        "bundled", "mini-open", "CC BY 4.0", "the same without nEMO, for any use"),
+    "random-mini": EncoderSpec("seeded", "mini", "MIT", "control: mini's shape, untrained"),
+    "random-base": EncoderSpec("seeded", "base", "MIT", "control: base's shape, untrained"),
+    "wav2vec2-base": EncoderSpec(
+        "hub", "facebook/wav2vec2-base", "Apache-2.0", "95 M, 960 h, self-supervised"),
+    "wav2vec2-base-960h": EncoderSpec(
+        "hub", "facebook/wav2vec2-base-960h", "Apache-2.0", "95 M, ASR; the paper's"),
+    "wav2vec2-large": EncoderSpec(
+        "hub", "facebook/wav2vec2-large", "Apache-2.0", "317 M, 960 h, self-supervised"),
+    "wav2vec2-large-960h-lv60-self": EncoderSpec(
+        "hub", "facebook/wav2vec2-large-960h-lv60-self", "Apache-2.0", "317 M, fine-tuned for ASR"),
+    "xlsr-53": EncoderSpec(
+        "hub", "facebook/wav2vec2-large-xlsr-53", "Apache-2.0", "317 M, 53 languages"),
+    "xlsr-53-english": EncoderSpec(
+        "hub", "jonatasgrosman/wav2vec2-large-xlsr-53-english", "Apache-2.0",
+        "317 M, fine-tuned for English ASR"),
+    "hubert-base": EncoderSpec("hub", "facebook/hubert-base-ls960", "Apache-2.0", "95 M, 960 h"),
+    "hubert-large": EncoderSpec(
+        "hub", "facebook/hubert-large-ll60k", "Apache-2.0", "317 M, 60 kh"),
+    "wavlm-base-plus": EncoderSpec(
+        "hub", "microsoft/wavlm-base-plus", "CC BY-SA 3.0", "95 M, 94 kh"),
+    "wavlm-large": EncoderSpec("hub", "microsoft/wavlm-large", "CC BY-SA 3.0", "317 M, 94 kh"),
+    "torchaudio-base-960h": EncoderSpec(
+        "torchaudio", "WAV2VEC2_ASR_BASE_960H", "MIT",
+        "the paper's weights through torchaudio (its CTC head now keeps 29 of 32 outputs)"),
+    "log-mel": EncoderSpec(
+        "spectrum", "", "MIT", "no network: a spectrogram of 64 mel bands, for the head cnn"),
+}  # fmt: skip
+"""The encoders that have a name."""
+
+
+def _base_config() -> transformers.PretrainedConfig:
+    return transformers.Wav2Vec2Config()  # its defaults are wav2vec2-base's
+
+
+def _mini_config() -> transformers.PretrainedConfig:
+    return transformers.AutoConfig.from_pretrained(BUNDLED_ENCODERS / "mini")
+
+
+_SEEDED: Mapping[str, Callable[[], transformers.PretrainedConfig]] = {
+    "base": _base_config, "mini": _mini_config,
+}  # fmt: skip
+
+
+# --- loading ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A loaded model and what has to be known to feed it.
+
+    Attributes:
+        model: transformers' or torchaudio's model, all layers, or the spectrogram.
+        kernels: Kernel of each convolution.
+        strides: Stride of each convolution.
+        n_layers: Number of transformer layers.
+        masks: Whether padding with a mask leaves a clip's output unchanged.
+        do_normalize: Whether the input is scaled to zero mean and unit variance.
+        trained: False for seeded weights.
+    """
+
+    model: nn.Module
+    kernels: tuple[int, ...]
+    strides: tuple[int, ...]
+    n_layers: int
+    masks: bool
+    do_normalize: bool
+    trained: bool
+
+
+def _of_transformers(model: Any, do_normalize: bool, trained: bool) -> Checkpoint:
+    config = model.config
+    return Checkpoint(
+        model, tuple(config.conv_kernel), tuple(config.conv_stride), config.num_hidden_layers,
+        # Group norm runs over time, so zeros beside a clip change the clip's own frames
+        # (measured: 21 % relative error with a mask, 41 % without). Layer norm doesn't.
+        masks=config.feat_extract_norm == "layer", do_normalize=do_normalize, trained=trained,
+    )  # fmt: skip
+
+
+def _load_seeded(config: transformers.PretrainedConfig, layer: Layer, seed: int) -> Checkpoint:
+    kind = transformers.AutoModelForCTC if layer == "logits" else transformers.AutoModel
+    torch.default_generator.manual_seed(seed)  # unlike torch.manual_seed, the CPU's alone
+    model = kind.from_config(config)
+    return _of_transformers(model, do_normalize=True, trained=False)
+
+
+def _load_pretrained(name: str, source: str, layer: Layer) -> Checkpoint:
+    kind = transformers.AutoModelForCTC if layer == "logits" else transformers.AutoModel
+    transformers.utils.logging.disable_progress_bar()  # of the seconds that loading takes
+    try:
+        local = _is_local(source)
+        config = transformers.AutoConfig.from_pretrained(source, local_files_only=local)
+        if config.model_type not in _FAMILIES:
+            raise EncoderError(
+                f"{name}: a {config.model_type!r} model; supported are {', '.join(_FAMILIES)}"
+            )
+        if getattr(config, "add_adapter", False):
+            raise EncoderError(f"{name}: has an adapter that shortens time, which isn't supported")
+        model, info = kind.from_pretrained(source, output_loading_info=True, local_files_only=local)
+    except EncoderError:
+        raise
+    except Exception as error:  # of JSON, pickle, safetensors, the network: whatever is wrong
+        raise EncoderError(_cannot_load(name, source, error)) from error
+    missing = [key for key in info["missing_keys"] if "masked_spec_embed" not in key]
+    if missing:
+        no_head = "has no CTC head, so --layer logits can't be"
+        what = no_head if layer == "logits" else "is incomplete"
+        raise EncoderError(
+            f"{name}: the checkpoint {what}: it lacks {len(missing)} tensors, {missing[0]} among "
+            "them, which would be random"
+        )
+    # transformers keeps a checkpoint's own type, and half precision overflows.
+    return _of_transformers(model.float(), _do_normalize(source, local), trained=True)
+
+
+def _is_local(source: str) -> bool:
+    """Whether a checkpoint is a folder, or in the hub's cache with the hub out of reach.
+
+    The hub is asked once: left to itself its client tries for half a minute, even for optional
+    files, before it admits that there is no network.
+    """
+    if Path(source).is_dir():
+        return True
+    try:
+        url = huggingface_hub.hf_hub_url(source, "config.json")
+        huggingface_hub.get_hf_file_metadata(url, timeout=10)
+    except Exception:
+        if huggingface_hub.try_to_load_from_cache(source, "config.json") is None:
+            raise
+        return True
+    return False
+
+
+def _do_normalize(source: str, local: bool) -> bool:
+    try:
+        extractor = transformers.AutoFeatureExtractor.from_pretrained(
+            source, local_files_only=local
+        )
+    except (OSError, ValueError):
+        log.warning("%s: no preprocessor_config.json; its input is scaled to unit variance", source)
+        return True
+    return bool(extractor.do_normalize)
+
+
+def _cannot_load(name: str, source: str, error: Exception) -> str:
+    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    if Path(source).is_dir():
+        return f"{name}: not a loadable encoder folder ({reason})"
+    return (
+        f"{name}: {source} is neither in the local cache nor to be had from the hub ({reason}). "
+        "Without a network use the bundled encoder, --encoder mini, or the folder of a checkpoint "
+        f"in transformers' format. Encoders with a name: {', '.join(ENCODERS)}"
+    )
+
+
+def _load_torchaudio(name: str, bundle_name: str) -> Checkpoint:
+    bundle = getattr(torchaudio.pipelines, bundle_name)
+    try:
+        model = bundle.get_model(dl_kwargs={"weights_only": True, "progress": False})
+    except Exception as error:  # of the network, the disk, the unpickler
+        raise EncoderError(_cannot_load(name, bundle_name, error)) from error
+    shapes = bundle._params["extractor_conv_layer_config"]
+    return Checkpoint(
+        model, tuple(k for _, k, _ in shapes), tuple(s for _, _, s in shapes),
+        bundle._params["encoder_num_layers"], masks=False, do_normalize=False, trained=True,
+    )  # fmt: skip
+
+
+def _load_spectrum(name: str, layer: Layer) -> Checkpoint:
+    if layer == "logits":
+        raise EncoderError(f"{name}: has no CTC head, so --layer logits can't be")
+    return Checkpoint(
+        LogMel(), (WINDOW,), (HOP,), 0, masks=True, do_normalize=True, trained=True
+    )  # fmt: skip
+
+
+def load_checkpoint(name: str, layer: Layer, seed: int) -> tuple[Checkpoint, str]:
+    """Load an encoder by name, hub id or folder.
+
+    Args:
+        name: Key of `ENCODERS`, hub id, or folder in transformers' format.
+        layer: `logits` loads the CTC head too.
+        seed: Seed of untrained weights.
+
+    Returns:
+        The checkpoint, and whose model it is: `transformers`, `torchaudio` or `spectrum`.
+
+    Raises:
+        EncoderError: Not found, not loadable, incomplete, or of another family.
+    """
+    spec = ENCODERS.get(name)
+    if spec is None:
+        is_hub_id = name.count("/") == 1 and not name.startswith((".", "/", "~"))
+        if not Path(name).is_dir() and not is_hub_id:
+            raise EncoderError(
+                f"no encoder {name!r}: neither a name ({', '.join(ENCODERS)}), a hub id like "
+                "facebook/wav2vec2-base, nor a folder"
+            )
+        return _load_pretrained(name, name, layer), "transformers"
+    if spec.source == "torchaudio":
+        return _load_torchaudio(name, spec.location), "torchaudio"
+    if spec.source == "spectrum":
+        return _load_spectrum(name, layer), "spectrum"
+    if spec.source == "hub":
+        return _load_pretrained(name, spec.location, layer), "transformers"
+    if spec.source == "bundled":
+        folder = str(BUNDLED_ENCODERS / spec.location)
+        if changed := changed_files(Path(folder)):
+            raise EncoderError(
+                f"{name}: {folder} is damaged: {', '.join(changed)} changed since it was made; "
+                "get the project's own files back"
+            )
+        return _load_pretrained(name, folder, layer), "transformers"
+    return _load_seeded(_SEEDED[spec.location](), layer, seed), "transformers"
+
+
+def fingerprint(model: nn.Module) -> str:
+    """Return the SHA-256 over a model's tensors, their names and shapes."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        if "masked_spec_embed" in name:  # only training uses it; a checkpoint may lack it
+            continue
+        digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+        digest.update(np.ascontiguousarray(tensor.detach().cpu().numpy()).data)
+    return digest.hexdigest()

@@ -1,0 +1,208 @@
+"""Frozen speech encoders of the wav2vec2 family, and the features they give.
+
+An encoder is named by a registry entry (`mini`, `wav2vec2-base`, `random-base`, ...), a hub id
+or a folder in transformers' format. Layer N is transformers' `hidden_states[N]`: 0 is what goes
+into the first transformer layer, N what comes out of the N-th. The last one is taken after the
+final norm of the encoders that have one (`last_hidden_state`), as transformers 4 did and 5
+doesn't. Layers above the last one asked for are not run.
+"""
+
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch import nn
+
+from ser_embed.audio import MIN_SAMPLES
+from ser_embed.encoders.backends import BackendName, Precision, make_backend
+from ser_embed.encoders.checkpoints import (
+    ENCODERS,
+    Checkpoint,
+    EncoderSpec,
+    fingerprint,
+    load_checkpoint,
+)
+from ser_embed.encoders.graph import HiddenStates
+from ser_embed.encoders.postprocess import Layer, Norm, Pool, normalise, pool_time
+from ser_embed.errors import EncoderError
+
+__all__ = [
+    "ENCODERS", "Encoder", "EncoderSpec", "count_frames", "load_encoder", "pad_batch",
+    "unit_variance",
+]  # fmt: skip
+
+
+# --- networks --------------------------------------------------------------------------------
+
+
+class _TorchaudioStates(nn.Module):
+    """`HiddenStates` of a torchaudio bundle, whose layers count from 1."""
+
+    def __init__(self, model: Any, layer: Layer) -> None:
+        super().__init__()
+        self.model, self.layer = model, layer
+
+    def forward(self, waveforms: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+        if self.layer == "logits":
+            return self.model(waveforms)[0].unsqueeze(1)
+        wanted = None if self.layer == "all" else self.layer
+        states, _ = self.model.extract_features(waveforms, num_layers=wanted)
+        return torch.stack(states if self.layer == "all" else states[-1:], dim=1)
+
+
+def load_encoder(
+    name: str = "mini",
+    layer: Layer | None = None,
+    *,
+    backend: BackendName = "auto",
+    precision: Precision = "fp32",
+    seed: int = 0,
+) -> "Encoder":
+    """Load an encoder, frozen, in evaluation mode, cut to the layer asked for.
+
+    Args:
+        name: Key of `ENCODERS`, hub id, or folder in transformers' format.
+        layer: Hidden layer, `all`, `logits`, or None for the middle layer: the upper layers of
+            a self-supervised encoder serve emotion worse, those of one fine-tuned for speech
+            recognition far worse (Pepino et al. 2021).
+        backend: `torch`, `openvino`, or `auto` by hardware.
+        precision: Arithmetic of the encoder.
+        seed: Seed of the weights of untrained encoders; ignored by the others.
+
+    Raises:
+        EncoderError: Not found, not loadable, incomplete, or no such layer.
+        MissingExtra: The backend isn't installed.
+    """
+    with torch.random.fork_rng(devices=[]):  # transformers draws weights before it loads them
+        loaded, library = load_checkpoint(name, layer if layer is not None else 0, seed)
+    if layer is None:
+        layer = loaded.n_layers // 2
+    first = 1 if library == "torchaudio" else 0
+    if layer not in ("all", "logits", *range(first, loaded.n_layers + 1)):
+        raise EncoderError(
+            f"{name}: no layer {layer}; it has {first} to {loaded.n_layers}, 'all' and 'logits'"
+        )
+    network = loaded.model  # a spectrogram is its own hidden states
+    if library != "spectrum":
+        wrap = _TorchaudioStates if library == "torchaudio" else HiddenStates
+        network = wrap(loaded.model, layer)
+    return Encoder(name, layer, loaded, network, backend, precision)
+
+
+# --- the encoder -----------------------------------------------------------------------------
+
+
+class Encoder:
+    """A frozen encoder: waveforms in, hidden states out.
+
+    Attributes:
+        name: What it was asked for by.
+        layer: Layer that it gives.
+        weights: SHA-256 of its weights.
+        trained: False for seeded weights.
+        masks: Whether clips of different lengths may share a padded batch. If not, only clips
+            of exactly equal length do.
+    """
+
+    def __init__(
+        self, name: str, layer: Layer, loaded: Checkpoint, network: nn.Module,
+        backend: BackendName, precision: Precision,
+    ) -> None:  # fmt: skip
+        self.name, self.layer = name, layer
+        self.precision: Precision = precision
+        self.trained, self.masks = loaded.trained, loaded.masks
+        self.do_normalize = loaded.do_normalize
+        self.kernels, self.strides = loaded.kernels, loaded.strides
+        self.weights = fingerprint(loaded.model)
+        network.requires_grad_(False)
+        # The weights, and all that the configuration changes in how they are used.
+        config = getattr(loaded.model, "config", None)
+        told = f"{self.weights} {layer} {config and config.to_json_string()} {network}"
+        self.backend = make_backend(backend, network, precision, told)
+
+    def n_frames(self, n_samples: int) -> int:
+        """Return how many frames a clip of so many samples gives (48,000 samples: 149)."""
+        return max(0, count_frames(n_samples, self.kernels, self.strides))
+
+    def encode(self, waveforms: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Encode clips as one batch, or as one per length where the encoder can't mask.
+
+        Args:
+            waveforms: float32 arrays of shape (n_samples,) at 16 kHz, 400 samples or more each.
+
+        Returns:
+            For each clip its hidden states, float32 of shape (L, T, D); L is 1 unless all
+            layers were asked for.
+
+        Raises:
+            EncoderError: A clip is under 400 samples.
+        """
+        for waveform in waveforms:
+            if len(waveform) < MIN_SAMPLES:
+                raise EncoderError(f"a clip of {len(waveform)} samples; {MIN_SAMPLES} are needed")
+        ready = [unit_variance(w) if self.do_normalize else w for w in waveforms]
+        groups: dict[int, list[int]] = {}
+        for i, waveform in enumerate(ready):
+            groups.setdefault(0 if self.masks else len(waveform), []).append(i)
+        states: list[np.ndarray] = [np.empty(0)] * len(ready)
+        for members in groups.values():
+            for i, array in zip(members, self._run([ready[i] for i in members]), strict=True):
+                states[i] = array
+        return states
+
+    def _run(self, waveforms: list[np.ndarray]) -> list[np.ndarray]:
+        lengths = [len(w) for w in waveforms]
+        states = self.backend(*pad_batch(waveforms))  # (B, L, T, D)
+        return [array[:, : self.n_frames(n)] for array, n in zip(states, lengths, strict=True)]
+
+    def features(
+        self, waveforms: Sequence[np.ndarray], norm: Norm, pool: Pool
+    ) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Encode, normalise and pool clips: what a store keeps and a head is trained on.
+
+        Returns:
+            For each clip (features, range). Features are float32 (T, D), or (L, T, D) for all
+            layers, or pooled (L, D), with `stats` (L, 2 D); range is what undoes the
+            normalisation, (T, 2) or (L, T, 2), empty when pooled or not normalised.
+        """
+        results = []
+        for states in self.encode(waveforms):
+            features, extent = normalise(states, norm)
+            if pool != "none":
+                results.append((pool_time(features, pool), np.empty(0, dtype=np.float32)))
+            elif self.layer == "all":
+                results.append((features, extent))
+            else:
+                results.append((features[0], extent[0] if extent.size else extent))
+        return results
+
+
+Counted = TypeVar("Counted", int, torch.Tensor)
+
+
+def count_frames(n_samples: Counted, kernels: Sequence[int], strides: Sequence[int]) -> Counted:
+    """Return how many frames convolutions without padding make of so many samples."""
+    for kernel, stride in zip(kernels, strides, strict=True):
+        n_samples = (n_samples - kernel) // stride + 1
+    return n_samples
+
+
+def pad_batch(waveforms: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray | None]:
+    """Stack waveforms (n_samples,) as float32 (B, S), zeros behind the shorter ones.
+
+    Returns:
+        The batch and a mask, True on a clip's own samples, bool (B, S); None if all are as long.
+    """
+    lengths = [len(w) for w in waveforms]
+    batch = np.zeros((len(waveforms), max(lengths)), dtype=np.float32)
+    for row, waveform in zip(batch, waveforms, strict=True):
+        row[: len(waveform)] = waveform
+    if min(lengths) == max(lengths):
+        return batch, None
+    return batch, np.arange(max(lengths)) < np.asarray(lengths)[:, None]
+
+
+def unit_variance(waveform: np.ndarray) -> np.ndarray:
+    """Zero mean and unit variance, as transformers' feature extractor does (epsilon 1e-7)."""
+    return (waveform - waveform.mean()) / np.sqrt(waveform.var() + 1e-7)

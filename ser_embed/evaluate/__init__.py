@@ -1,0 +1,1 @@
+"""Runs on other stores, under other conditions, and side by side."""

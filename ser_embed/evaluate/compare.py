@@ -1,0 +1,317 @@
+"""Models side by side on the same split: one table, one plot.
+
+`python -m ser_embed.compare ROOT --corpus NAME` trains a plain CNN on spectrograms, heads on
+frozen and on untrained encoders, and an SVM on openSMILE's functionals, and writes
+`artifacts/comparison/`: Markdown, CSV, JSON and a picture. Each model's figures are kept as soon as
+they are there, and the same command does what is missing.
+"""
+
+import csv
+import hashlib
+import json
+import logging
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import tyro
+
+from ser_embed.command import (
+    DONE,
+    FEATURES_DIR,
+    RUNS_DIR,
+    SOME_CLIPS_FAILED,
+    Options,
+    Outcome,
+    command_line,
+    run_command,
+)
+from ser_embed.corpora import Listing, listing_of, load_scheme
+from ser_embed.encoders import BackendName
+from ser_embed.errors import HeadError, SerEmbedError
+from ser_embed.evaluate.contestants import MODELS, Contestant, Terms, contestant_of, enter
+from ser_embed.extract import spread
+from ser_embed.reports import plot_models, read_table, save_plot, write_json
+from ser_embed.train import training_time
+
+__all__ = ["CompareConfig", "compare_models", "main"]
+
+log = logging.getLogger(__name__)
+
+PROG = "python -m ser_embed.compare"
+
+
+@dataclass(frozen=True)
+class CompareConfig(Options):
+    """Train models on one corpus and the same split, and set them side by side.
+
+    A model is base-cnn (a CNN on log-mel spectrograms), egemaps-svm (openSMILE and an SVM),
+    ENCODER or ENCODER:HEAD (frozen), ENCODER:finetuned, or the folder of a finished run.
+    """
+
+    root: Annotated[Path | None, tyro.conf.Positional] = None
+    """Folder of the corpus, in any nesting."""
+    corpus: str = ""
+    """ravdess, ravdess-song, tess, urdu, crema-d, emo-db, savee, nemo, or demo."""
+    csv: Path | None = None
+    """A CSV with the header path,emotion[,speaker,gender,intensity,split] instead."""
+    models: tuple[str, ...] = MODELS
+    """Which, in the table's order. Without a GPU mini:finetuned takes one hour, mini:conv more."""
+    labels: str = "sentiment3"
+    """sentiment3, emotion4, emotion8, intensity21, or a mapping file."""
+    split: str = "speaker"
+    """random, speaker, kfold, loso, given, or folds:FILE."""
+    epochs: int | None = None
+    """At most so many. Default: 60 of a head, 100 of base-cnn, 10 of fine-tuning."""
+    ensemble: int = 1
+    """Heads that are averaged on each frozen encoder."""
+    seed: int = 0
+    """Seed of the split, the weights, the order and dropout."""
+    limit: int = 0
+    """Only so many clips, spread evenly over the corpus; 0 for all."""
+    backend: BackendName = "auto"
+    """Engine of frozen encoders."""
+    retime: bool = False
+    """Measure the speed of models anew whose other figures are kept."""
+    workers: int = 0
+    """Processes that read clips."""
+    features_dir: Path = FEATURES_DIR
+    """Where features are cached."""
+    runs_dir: Path = RUNS_DIR / "comparison"
+    """Where the models' runs are written."""
+    out: Path = Path("artifacts/comparison")
+    """Folder of the table and the plot."""
+
+
+# --- one model -------------------------------------------------------------------------------
+
+
+def _terms(config: CompareConfig, listing: Listing) -> Terms:
+    # A store keeps what earlier calls encoded, so that fewer clips need one of their own.
+    features = config.features_dir / f"limit-{config.limit}" if config.limit else None
+    return Terms(
+        listing=listing, source={"root": config.root, "corpus": config.corpus, "csv": config.csv},
+        labels=config.labels, split=config.split, epochs=config.epochs, ensemble=config.ensemble,
+        seed=config.seed, limit=config.limit, backend=config.backend, workers=config.workers,
+        features_dir=features or config.features_dir, runs_dir=config.runs_dir,
+        quiet=config.quiet,
+    )  # fmt: skip
+
+
+def _key(contestant: Contestant, config: CompareConfig, listing: Listing) -> str:
+    """Return what a model's figures depend on, as far as one can tell without training it."""
+    told: list[Any] = [asdict(contestant), asdict(load_scheme(config.labels)), config.split]
+    told += [config.epochs, config.ensemble, config.seed, config.limit, config.backend]
+    digest = hashlib.sha256(json.dumps(told, default=str).encode())
+    for utterance in listing.utterances:
+        state = utterance.path.stat()
+        digest.update(f"{utterance} {state.st_size} {state.st_mtime_ns}".encode(errors="replace"))
+    files = [Path(config.split.removeprefix("folds:"))]
+    if contestant.kind == "run":
+        files.append(Path(contestant.encoder) / "report.json")
+    for file in files:
+        if file.is_file():
+            digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+def _row(contestant: Contestant, terms: Terms) -> dict[str, Any]:
+    """Train a model and return its line of the table."""
+    entry = enter(contestant, terms)
+    report = json.loads((entry.run / "report.json").read_text(encoding="utf-8"))
+    wanted = load_scheme(terms.labels).classes
+    if tuple(report["classes"]) != wanted:
+        raise HeadError(
+            f"{entry.run}: its classes are {', '.join(report['classes'])}, not those of --labels "
+            f"{terms.labels}"
+        )
+    folds = list(report["folds"].values())
+    tested = read_table(entry.run / "predictions.csv")
+    clips = sorted(tested["sha256"]) if "sha256" in tested else []
+    time = training_time(entry.run) or {}
+    return {
+        "uar": float(np.mean(folds)) if folds else report["uar"], "uar_ci": report["uar_ci"],
+        "ci_by": report["ci_by"], "folds": report["folds"], "wa": report["wa"],
+        "macro_f1": report["macro_f1"], "clips": report["clips"],
+        "encoder_parameters": entry.encoder_parameters, "head_parameters": entry.head_parameters,
+        "training_seconds": time.get("seconds"), "training_cpu_seconds": time.get("cpu_seconds"),
+        "clips_per_second": entry.clips_per_second,
+        "guess": max(scores["uar"] for scores in report["baselines"].values()),
+        "warnings": report["warnings"], "run": str(entry.run),
+        "tested": hashlib.sha256("".join(clips).encode()).hexdigest(),
+    }  # fmt: skip
+
+
+# --- what is written -------------------------------------------------------------------------
+
+
+def _number(value: float | None, form: str = ",.0f") -> str:
+    return "" if value is None else f"{value:{form}}"
+
+
+def _notes(rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return what is to be said beside the figures, once where it holds of all."""
+    first_name, first = next(iter(rows.items()))
+    shared = [text for text in first["warnings"]
+              if all(text in row["warnings"] for row in rows.values())]  # fmt: skip
+    notes = [f"- {text}" for text in shared]
+    for name, row in rows.items():
+        notes += [f"- {name}: {text}" for text in row["warnings"] if text not in shared]
+        if row["tested"] != first["tested"]:
+            notes.append(f"- {name}: tested on other clips than {first_name}: don't compare them.")
+    return notes
+
+
+def _markdown(told: Mapping[str, Any]) -> str:
+    rows = told["models"]
+    first = next(iter(rows.values()))
+    mean, together = "of the test part", ""
+    if first["folds"]:
+        mean, together = f"the mean over {len(first['folds'])} folds", ", all folds together"
+    lines = [
+        f"# {told['title']}", "",
+        f"UAR is {mean}, in brackets the 2.5 to 97.5 percentile of 2000 resamples of the test "
+        f"{first['ci_by']}{together}. Accuracy and macro-F1 are of all {first['clips']} test "
+        f"clips. Guessing without listening: UAR {100 * first['guess']:.1f} %. Parameters are "
+        f"those that are run. Training is without encoding{together}, by the clock and by the "
+        "processor. Speed is from samples in memory to probabilities, clip after clip.", "",
+        "| model | UAR % | accuracy % | macro-F1 % | encoder | head | training s | processor s | "
+        "clips/s |", "|---|---|---|---|---|---|---|---|---|",
+    ]  # fmt: skip
+    for name, row in rows.items():
+        low, high = row["uar_ci"]
+        lines.append(
+            f"| {name} | {100 * row['uar']:.1f} [{100 * low:.1f}, {100 * high:.1f}] | "
+            f"{100 * row['wa']:.1f} | {100 * row['macro_f1']:.1f} | "
+            f"{_number(row['encoder_parameters'])} | {_number(row['head_parameters'])} | "
+            f"{_number(row['training_seconds'])} | {_number(row['training_cpu_seconds'])} | "
+            f"{_number(row['clips_per_second'], '.1f')} |"
+        )
+    lines += ["", *_notes(rows), *(f"- {name} failed: {why}" for name, why in
+                                   told["failed"].items())]  # fmt: skip
+    lines += ["", "![UAR by model](comparison.png)", "", f"    {told['command']}", ""]
+    return "\n".join(lines)
+
+
+_COLUMNS = (
+    "uar", "uar_low", "uar_high", "wa", "macro_f1", "clips", "encoder_parameters",
+    "head_parameters", "training_seconds", "training_cpu_seconds", "clips_per_second", "run",
+)  # fmt: skip
+
+
+def _write(out: Path, told: dict[str, Any]) -> None:
+    rows = told["models"]
+    with (out / "comparison.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, ("model", *_COLUMNS), extrasaction="ignore")
+        writer.writeheader()
+        for name, row in rows.items():
+            low, high = row["uar_ci"]
+            writer.writerow({"model": name, **row, "uar_low": low, "uar_high": high})
+    values = list(rows.values())
+    plot = plot_models(list(rows), [row["uar"] for row in values],
+                       [row["uar_ci"] for row in values], values[0]["guess"])  # fmt: skip
+    plot.set_title(told["title"], fontsize=10, pad=14)
+    save_plot(plot, out / "comparison.png")
+    (out / "comparison.md").write_text(_markdown(told), encoding="utf-8")
+
+
+# --- the command -----------------------------------------------------------------------------
+
+
+def _known(path: Path) -> dict[str, dict[str, Any]]:
+    """Return the lines of earlier calls, by key."""
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8"))["known"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return {}
+
+
+def _check(config: CompareConfig) -> None:
+    for name, least in (("epochs", 1), ("ensemble", 1), ("limit", 0), ("workers", 0)):
+        value = getattr(config, name)
+        if value is not None and value < least:
+            raise HeadError(f"--{name} {value}: at least {least}")
+    if not config.models:
+        raise HeadError(f"--models: name one or more, for instance {' '.join(MODELS)}")
+
+
+def _named(contestants: Sequence[Contestant]) -> list[Contestant]:
+    """Call finished runs by their folder's name, where no other has it."""
+    short = [Path(c.name).resolve().name if c.kind == "run" else c.name for c in contestants]
+    return [replace(c, name=name) if short.count(name) == 1 else c
+            for c, name in zip(contestants, short, strict=True)]  # fmt: skip
+
+
+def compare_models(config: CompareConfig) -> Outcome:
+    """Fill the table and write it.
+
+    Raises:
+        SerEmbedError: No corpus, no such head, or none of the models could be trained.
+    """
+    _check(config)
+    contestants = _named([contestant_of(name) for name in dict.fromkeys(config.models)])
+    whole = listing_of(config.root, config.corpus, config.csv)
+    kept = spread(whole.utterances, config.limit)
+    listing = Listing(whole.corpus, whole.root, tuple(kept), whole.faults)
+    terms = _terms(config, listing)
+    config.out.mkdir(parents=True, exist_ok=True)
+    path = config.out / "comparison.json"
+    known = _known(path)
+    rows: dict[str, dict[str, Any]] = {}
+    failed: dict[str, str] = {}
+    folds = "folds of " if config.split.startswith("folds:") else ""
+    told: dict[str, Any] = {
+        "title": f"{Path(config.labels).stem} on {listing.corpus}, split {folds}"
+                 f"{Path(config.split).name}",
+        "command": command_line(PROG, config), "models": rows, "failed": failed, "known": known,
+    }  # fmt: skip
+    for contestant in contestants:
+        key = _key(contestant, config, listing)
+        try:
+            if key not in known:
+                log.info("%s", contestant.name)
+                known[key] = _row(contestant, terms)
+            elif config.retime:
+                speed = enter(contestant, terms).clips_per_second
+                known[key] = {**known[key], "clips_per_second": speed}
+        except SerEmbedError as error:
+            failed[contestant.name] = str(error)
+            print(f"{contestant.name} failed: {error}", file=sys.stderr)
+            continue
+        rows[contestant.name] = known[key]
+        write_json(path, told)
+    return _finish(config, told, contestants)
+
+
+def _finish(
+    config: CompareConfig, told: dict[str, Any], contestants: Sequence[Contestant]
+) -> Outcome:
+    rows, failed = told["models"], told["failed"]
+    if not rows:
+        raise HeadError(
+            f"none of {len(contestants)} models could be trained; the first, "
+            f"{contestants[0].name}: {failed[contestants[0].name]}"
+        )
+    _write(config.out, told)
+    write_json(config.out / "comparison.json", told)
+    if not config.json:
+        width = max(map(len, rows))
+        for name, row in rows.items():
+            low, high = row["uar_ci"]
+            print(f"{name:{width}}  UAR {row['uar']:.3f} [{low:.3f}, {high:.3f}]  "
+                  f"WA {row['wa']:.3f}  {row['clips_per_second']:.1f} clips/s")  # fmt: skip
+        print(f"table: {config.out / 'comparison.md'}")
+    result = {name: value for name, value in told.items() if name != "known"}
+    return Outcome({**result, "out": str(config.out)}, SOME_CLIPS_FAILED if failed else DONE)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run `python -m ser_embed.compare`."""
+    return run_command(compare_models, CompareConfig, PROG, argv)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,232 @@
+"""The models that `compare` sets side by side: what each is, how it is trained and timed."""
+
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from ser_embed.audio import CLIP_SECONDS, load_audio
+from ser_embed.corpora import Listing, load_scheme
+from ser_embed.encoders import BackendName
+from ser_embed.errors import AudioError, HeadError
+from ser_embed.evaluate.svm import Functionals, SvmClassifier, svm_settings, train_svm
+from ser_embed.extract import ExtractConfig, extract
+from ser_embed.finetune import (
+    FinetuneConfig,
+    count_parameters,
+    finetune,
+    is_network,
+    load_network,
+    read_recordings,
+)
+from ser_embed.heads import HEADS, read_card
+from ser_embed.predict import Classifier, head_folders
+from ser_embed.splits import make_splits
+from ser_embed.train import TrainConfig, train
+
+__all__ = ["MODELS", "Contestant", "Entry", "Terms", "contestant_of", "enter"]
+
+MODELS = (
+    "base-cnn", "random-mini", "random-base", "mini:temporal", "mini:layers", "mini:mlp", "mini",
+    "egemaps-svm",
+)  # fmt: skip
+"""What is compared unless models are named; without a GPU `mini:finetuned` takes an hour and
+`mini:conv` several, so they are there by name."""
+
+FINETUNED = "finetuned"
+TIMED_CLIPS = 16
+ROUNDS = 3
+
+# What each head is trained on, as options of extraction.
+_FEATURES: Mapping[str, Mapping[str, Any]] = {
+    "conv": {}, "temporal": {}, "cnn": {}, "mlp": {"pool": "mean"},
+    "layers": {"layer": "all", "pool": "mean"}, "stats": {"layer": "all", "pool": "stats"},
+}  # fmt: skip
+# The baseline's own: what a comparison of wav2vec2 models with a plain CNN printed of it.
+_BASE_CNN: Mapping[str, Any] = {
+    "optimizer": "adam", "batch_size": 128, "epochs": 100, "weight_decay": 1e-5,
+}  # fmt: skip
+_TUNING: Mapping[str, Any] = {
+    "recipe": "stats8", "freeze": 0, "early_stop": True, "watch": "uar", "patience": 10,
+    "trim": True,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """A model of the comparison.
+
+    Attributes:
+        name: As it was asked for.
+        kind: `frozen` encoder and head, `finetuned` encoder, `svm`, or a finished `run`.
+        encoder: Encoder by name, hub id or folder; of a run its folder.
+        head: Of a frozen encoder.
+        training: Options of `train` or `finetune` that aren't at their defaults.
+    """
+
+    name: str
+    kind: Literal["frozen", "finetuned", "svm", "run"]
+    encoder: str = ""
+    head: str = ""
+    training: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What all models have in common.
+
+    Attributes:
+        listing: The corpus.
+        source: `root`, `corpus` and `csv`, as the commands take them.
+        labels: Label scheme.
+        split: Rule of the split.
+        epochs: At most, of every model; None for what each of them is known by.
+        ensemble: Heads that are averaged on a frozen encoder.
+        seed: Of everything random.
+        limit: Clips to take; 0 for all.
+        backend: Engine of frozen encoders.
+        workers: Processes that read clips.
+        features_dir: Where features are cached.
+        runs_dir: Where runs are written.
+        quiet: Whether to hide progress.
+    """
+
+    listing: Listing
+    source: Mapping[str, Any]
+    labels: str
+    split: str
+    epochs: int | None
+    ensemble: int
+    seed: int
+    limit: int
+    backend: BackendName
+    workers: int
+    features_dir: Path
+    runs_dir: Path
+    quiet: bool
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A trained contestant.
+
+    Attributes:
+        run: Its folder.
+        encoder_parameters: Of the encoder, as far as it is run.
+        head_parameters: Of what stands on it; of one fold.
+        clips_per_second: Classified one after the other, from samples in memory.
+    """
+
+    run: Path
+    encoder_parameters: int
+    head_parameters: int
+    clips_per_second: float
+
+
+def contestant_of(name: str) -> Contestant:
+    """Return the model that a name stands for.
+
+    Args:
+        name: `base-cnn`, `egemaps-svm`, ENCODER, ENCODER:HEAD, ENCODER:finetuned, or the folder
+            of a finished run.
+
+    Raises:
+        HeadError: No such head.
+    """
+    if name == "base-cnn":
+        return Contestant(name, "frozen", "log-mel", "cnn", _BASE_CNN)
+    if name == "egemaps-svm":
+        return Contestant(name, "svm")
+    if (Path(name) / "report.json").is_file():
+        return Contestant(name, "run", name)
+    encoder, _, head = name.partition(":")
+    if head == FINETUNED:
+        return Contestant(name, "finetuned", encoder, training=_TUNING)
+    head = head or "stats"
+    if head not in HEADS:
+        raise HeadError(
+            f"--models {name}: no head {head!r}; there are {', '.join(HEADS)} and {FINETUNED}"
+        )
+    return Contestant(name, "frozen", encoder, head)
+
+
+def enter(contestant: Contestant, terms: Terms) -> Entry:
+    """Train a contestant, or go on with it, and time it.
+
+    Raises:
+        SerEmbedError: Whatever extraction, training or fine-tuning raise.
+    """
+    if contestant.kind == "svm":
+        run, machine = _train_svm(terms)
+        return Entry(run, 0, machine.parameters, _speed(machine.classify, terms))
+    train_it: Mapping[str, Callable[[Contestant, Terms], Path]] = {
+        "frozen": _train_head, "finetuned": _finetune, "run": lambda one, _: Path(one.encoder),
+    }  # fmt: skip
+    run = train_it[contestant.kind](contestant, terms)
+    folder = head_folders(run)[0]
+    card = read_card(folder)
+    classifier = Classifier.load(folder, backend=terms.backend)
+    speed = _speed(classifier.classify, terms)
+    if is_network(card):
+        return Entry(run, *count_parameters(load_network(folder)[0]), speed)
+    network: Any = getattr(classifier.encoder, "backend", None)
+    encoder = sum(parameter.numel() for parameter in network.network.parameters())
+    return Entry(run, encoder, card["head"]["parameters"], speed)
+
+
+def _training(contestant: Contestant, terms: Terms) -> dict[str, Any]:
+    bound = {} if terms.epochs is None else {"epochs": terms.epochs}
+    return {**contestant.training, **bound}
+
+
+def _train_head(contestant: Contestant, terms: Terms) -> Path:
+    told = extract(ExtractConfig(
+        **terms.source, encoder=contestant.encoder, **_FEATURES[contestant.head],
+        backend=terms.backend, workers=terms.workers, limit=terms.limit, seed=terms.seed,
+        features_dir=terms.features_dir, json=True, quiet=terms.quiet,
+    ))  # fmt: skip
+    return Path(train(TrainConfig(
+        stores=(Path(told.result["store"]),), early_stop=True, labels=terms.labels,
+        split=terms.split, head=contestant.head, ensemble=terms.ensemble, seed=terms.seed,
+        runs_dir=terms.runs_dir, json=True, quiet=terms.quiet, **_training(contestant, terms),
+    )).result["run"])  # fmt: skip
+
+
+def _finetune(contestant: Contestant, terms: Terms) -> Path:
+    return Path(finetune(FinetuneConfig(
+        **terms.source, encoder=contestant.encoder, labels=terms.labels, split=terms.split,
+        seed=terms.seed, limit=terms.limit, workers=terms.workers, runs_dir=terms.runs_dir,
+        json=True, quiet=terms.quiet, **_training(contestant, terms),
+    )).result["run"])  # fmt: skip
+
+
+def _train_svm(terms: Terms) -> tuple[Path, SvmClassifier]:
+    hide = True if terms.quiet else None
+    scheme = load_scheme(terms.labels)
+    settings = svm_settings(Functionals().version, CLIP_SECONDS, terms.seed)
+    clips = read_recordings(terms.listing, scheme, settings, True, terms.workers, hide)
+    splits = make_splits(terms.split, clips.table, clips.classes, terms.seed)
+    options = {"labels": terms.labels, "split": terms.split, "seed": terms.seed}
+    return train_svm(clips, splits, options, terms.runs_dir, hide)
+
+
+def _speed(classify: Callable[[np.ndarray], Any], terms: Terms) -> float:
+    """Return clips a second of the quickest of three rounds, so that others' work counts least."""
+    every = max(1, len(terms.listing.utterances) // TIMED_CLIPS)
+    clips = []
+    for utterance in terms.listing.utterances[::every][:TIMED_CLIPS]:
+        with suppress(AudioError):  # such clips were reported when they were encoded
+            clip = load_audio(utterance.path)
+            classify(clip)
+            clips.append(clip)
+    seconds = []
+    for _ in range(ROUNDS if clips else 0):
+        started = time.perf_counter()
+        for clip in clips:
+            classify(clip)
+        seconds.append(time.perf_counter() - started)
+    return len(clips) / min(seconds, default=1.0)

@@ -1,0 +1,1 @@
+"""A run as one ONNX file or as a folder for transformers."""

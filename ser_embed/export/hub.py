@@ -1,0 +1,286 @@
+"""A trained run as a folder that transformers loads and the Hugging Face hub shows.
+
+No head of ours is one of transformers' own classes (their audio classifiers take the mean over
+time of a linear projection, and no calibration), so the folder brings its code: the modules that
+training used, as they are. `transformers.pipeline("audio-classification", FOLDER,
+trust_remote_code=True)` then gives the probabilities of `python -m ser_embed.predict`.
+"""
+
+import ast
+import inspect
+import json
+import shlex
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import huggingface_hub
+import numpy as np
+import torch
+from safetensors.torch import save_file
+
+from ser_embed import __version__, errors
+from ser_embed.audio import cut_clip, load_audio
+from ser_embed.bundled import BUNDLED_HEADS, HEADS_LICENCE
+from ser_embed.encoders import Graph, HiddenStates
+from ser_embed.errors import ExportError
+from ser_embed.export import hub_model
+from ser_embed.export.hub_model import (
+    SerEmbedConfig,
+    SerEmbedFeatureExtractor,
+    SerEmbedForAudioClassification,
+)
+from ser_embed.export.parity import TOLERANCE, require_equal
+from ser_embed.heads import HEADS, Ensemble
+from ser_embed.predict import Classifier
+from ser_embed.reports import Report
+
+__all__ = ["about_of", "licence_of", "model_card", "public_name", "sources_of", "write_folder"]
+
+PLACE = "modeling_ser_embed"  # of the classes that transformers is to load
+
+CODE: dict[str, ModuleType] = {
+    PLACE: hub_model, "errors": errors,
+    **{
+        thing.__module__.rpartition(".")[2]: sys.modules[thing.__module__]
+        for thing in (Graph, Ensemble, cut_clip)
+    },
+}  # fmt: skip
+"""The modules that go into a folder, by their name there."""
+
+
+def public_name(encoder: str) -> str:
+    """Return an encoder's name without the folders of the machine that it lies on."""
+    return Path(encoder).name if Path(encoder).is_dir() else encoder
+
+
+def about_of(classifier: Classifier) -> str:
+    """Return what a classifier was trained on, in one line."""
+    encoder = classifier.settings.encoder
+    return classifier.about.replace(encoder, public_name(encoder))
+
+
+def sources_of(classifier: Classifier) -> dict[str, str]:
+    """Return the licence of everything that a classifier was made of."""
+    card = classifier.card
+    encoder = f"encoder {public_name(classifier.settings.encoder)}"
+    licences = {encoder: card["encoder_licence"]}
+    return licences | {corpus: card["corpus_licences"].get(corpus, "that of the corpus")
+                       for corpus in card["corpora"]}  # fmt: skip
+
+
+def licence_of(classifier: Classifier) -> str:
+    """Return what is known of the licence of an exported classifier."""
+    if classifier.run.parent == BUNDLED_HEADS:
+        return f"{HEADS_LICENCE}, for research, as the strictest of what it was made of asks."
+    return (
+        "Inherited: a model may be used as far as the licences of what it was made of allow. Which "
+        "licence it gets is for whoever publishes it to settle."
+    )
+
+
+# --- the folder ------------------------------------------------------------------------------
+
+
+def _config(classifier: Classifier, network: Graph) -> SerEmbedConfig:
+    if not isinstance(network.encoder, HiddenStates):
+        raise ExportError(
+            f"{classifier.settings.encoder}: not one of transformers' models, so there is no "
+            "folder for transformers; write an ONNX file, --out F.onnx"
+        )
+    settings, told = asdict(classifier.settings), classifier.card["head"]
+    own: Any = network.encoder.model.config
+    encoder = {**own.to_diff_dict(), "model_type": own.model_type}
+    encoder.pop("_name_or_path", None)
+    return SerEmbedConfig(
+        encoder=encoder,
+        features={**settings, "encoder": public_name(settings["encoder"])},
+        scales_input=network.scales_input,
+        head={"class": HEADS[told["name"]].build.__name__, "shape": told["shape"],
+              "pooled": told["pooled"], "members": told["members"]},
+        temperatures=network.temperatures,
+        id2label=dict(enumerate(classifier.classes)),
+        label2id={name: number for number, name in enumerate(classifier.classes)},
+        architectures=["SerEmbedForAudioClassification"],
+        auto_map={"AutoConfig": f"{PLACE}.SerEmbedConfig",
+                  "AutoModelForAudioClassification": f"{PLACE}.SerEmbedForAudioClassification"},
+    )  # fmt: skip
+
+
+def write_folder(
+    classifier: Classifier, network: Graph, folder: Path, clips: Sequence[Path]
+) -> dict[str, Any]:
+    """Write a folder for transformers: weights, configuration, code and model card.
+
+    It appears only whole, and after what stands in it was loaded and compared.
+
+    Args:
+        classifier: The classifier.
+        network: Its graph, on the CPU.
+        folder: Where to; it may exist, but empty.
+        clips: Files that both are compared on.
+
+    Returns:
+        `folder`, `clips`, `largest_difference`, `tolerance`, and the command to `upload` it.
+
+    Raises:
+        ExportError: The folder holds something, the encoder isn't one of transformers', or the
+            folder says something else than the classifier.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ExportError(f"{folder}: holds something already; name another folder, or delete it")
+    config, told, name = _config(classifier, network), classifier.settings, folder.resolve().name
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{name}-") as temporary:
+        new = Path(temporary) / "new"
+        config.save_pretrained(new)
+        SerEmbedFeatureExtractor(
+            seconds=told.seconds, fill=told.fill, trim=told.trim, seed=told.seed,
+            auto_map={"AutoFeatureExtractor": f"{PLACE}.SerEmbedFeatureExtractor"},
+        ).save_pretrained(new)  # fmt: skip
+        state = {f"graph.{k}": v.contiguous() for k, v in network.state_dict().items()}
+        save_file(state, new / "model.safetensors", metadata={"format": "pt"})
+        for file, module in CODE.items():
+            (new / f"{file}.py").write_text(_flat(inspect.getsource(module)), encoding="utf-8")
+        (new / "README.md").write_text(model_card(classifier, name), encoding="utf-8")
+        difference = _difference(classifier, new, clips)
+        require_equal(folder, difference)
+        if folder.exists():
+            folder.rmdir()
+        new.replace(folder)
+    return {
+        "folder": str(folder), "clips": len(clips), "largest_difference": difference,
+        "tolerance": TOLERANCE,
+        "upload": shlex.join(["hf", "upload", f"YOUR_NAME/{name}", str(folder)]),
+    }  # fmt: skip
+
+
+def _flat(source: str) -> str:
+    """Return a module's source with its imports from this package as imports from its own folder.
+
+    transformers copies the files that such imports name, and those alone.
+    """
+    lines = source.splitlines()
+    for node in reversed(ast.parse(source).body):
+        if not (isinstance(node, ast.ImportFrom) and str(node.module).startswith("ser_embed")):
+            continue
+        homes = {a.name: f for a in node.names for f, m in CODE.items() if a.name in m.__all__}
+        lines[node.lineno - 1 : node.end_lineno] = [
+            f"from .{home} import {name}" for name, home in homes.items()
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def _difference(classifier: Classifier, folder: Path, clips: Sequence[Path]) -> float:
+    """Load what was written and compare it with the classifier on samples."""
+    extractor = SerEmbedFeatureExtractor.from_pretrained(folder)
+    model: Any = SerEmbedForAudioClassification.from_pretrained(folder).eval()
+    differences = []
+    for path in clips:
+        samples = load_audio(path)
+        wanted = list(classifier.classify(samples).probabilities.values())
+        inputs = extractor(samples, sampling_rate=extractor.sampling_rate, return_tensors="pt")
+        with torch.inference_mode():
+            told = model(**inputs).logits.softmax(-1)[0].numpy()
+        differences.append(np.abs(told - wanted).max())
+    return float(np.max(differences))
+
+
+# --- the card --------------------------------------------------------------------------------
+
+
+def _report_of(run: Path) -> Report | None:
+    try:
+        return Report(**json.loads((run / "report.json").read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def _front_matter(classifier: Classifier, name: str, report: Report | None) -> str:
+    corpora = ", ".join(classifier.card["corpora"])
+    told: dict[str, Any] = {"license": "other", "license_name": "see-the-card"}
+    if classifier.run.parent == BUNDLED_HEADS:
+        told = {"license": HEADS_LICENCE.lower().replace(" ", "-")}
+    if report:
+        scores = {"UAR (macro recall)": ("recall", report.uar), "WA": ("accuracy", report.wa)}
+        told["model_name"] = name
+        told["eval_results"] = [
+            huggingface_hub.EvalResult(
+                task_type="audio-classification", dataset_type=corpora, dataset_name=corpora,
+                metric_type=kind, metric_name=metric, metric_value=round(value, 4),
+            )
+            for metric, (kind, value) in scores.items()
+        ]  # fmt: skip
+    return huggingface_hub.ModelCardData(
+        library_name="transformers", pipeline_tag="audio-classification",
+        tags=["speech-emotion-recognition", "ser_embed"], **told,
+    ).to_yaml()  # fmt: skip
+
+
+def model_card(classifier: Classifier, name: str) -> str:
+    """Return the README.md of a folder: what it is, how it scored, what it may be used for."""
+    card, report = classifier.card, _report_of(classifier.run)
+    parts = [
+        f"---\n{_front_matter(classifier, name, report).strip()}\n---\n",
+        f"# {name}\n",
+        f"Emotion of a voice, one of {', '.join(classifier.classes)}: {about_of(classifier)}.\n",
+        "```python\nimport soundfile\nfrom transformers import pipeline\n\n"
+        f'model = "{name}"  # this folder, or OWNER/{name} on the hub\n'
+        'classify = pipeline("audio-classification", model, trust_remote_code=True)\n'
+        'samples, rate = soundfile.read("clip.wav", dtype="float32")  # mono\n'
+        'print(classify({"raw": samples, "sampling_rate": rate}))\n```\n',
+        f"{_preprocessing(classifier)}\n",
+        f"## Score\n\n{_score(report)}\n",
+        f"## Trained on\n\n{_sources(classifier)}\n",
+        f"## Licence\n\n{licence_of(classifier)}\n",
+        f"## Responsible use\n\n{card['use']}\n",
+        f"Made by ser_embed {__version__} with torch {version('torch')} and transformers "
+        f"{version('transformers')}.\n",
+    ]  # fmt: skip
+    return "\n".join(parts)
+
+
+def _preprocessing(classifier: Classifier) -> str:
+    told = classifier.settings
+    steps = ["silence before and after the speech is cut"] if told.trim else []
+    steps += [f"the first {told.seconds:g} s are kept" if told.seconds else "the clip stays whole"]
+    if told.seconds and told.fill != "none":
+        steps += [f"shorter clips are filled (`{told.fill}`)"]
+    if told.fill == "sample":
+        steps += ["by draws that the clip's samples seed"]
+    return (
+        f"The folder's feature extractor prepares clips as in training: {', '.join(steps)}. The "
+        "scores are probabilities, calibrated on validation data. Clips of different lengths may "
+        "share a batch: each is run by itself."
+    )
+
+
+def _score(report: Report | None) -> str:
+    if report is None:
+        return "Not known: no report lay beside the head."
+    guess = max(scores["uar"] for scores in report.baselines.values())
+    lines = [f"{report.title}:\n", f"**{report.headline}**\n"]
+    lines += [f"Careful: {warning}\n" for warning in report.warnings]
+    lines += [
+        "UAR is the mean over the classes of each one's recall, WA plain accuracy; the interval is "
+        f"95 % by resampling {report.ci_by}. Guessing without listening: UAR {guess:.3f}."
+    ]
+    return "\n".join(lines)
+
+
+def _sources(classifier: Classifier) -> str:
+    card, licences = classifier.card, sources_of(classifier)
+    rows = ["| | clips | licence |", "|---|---|---|"]
+    for what, licence in licences.items():
+        rows.append(f"| {what} | {card['corpora'].get(what, '')} | {licence} |")
+    mapping = ", ".join(f"{k} -> {v or 'left out'}" for k, v in card["labels"]["mapping"].items())
+    split = card["split"]
+    told = f"Labels `{card['labels']['name']}`: {mapping}. Split `{split['rule']}`"
+    heads = f", {len(classifier.heads)} folds' heads averaged" if len(classifier.heads) > 1 else ""
+    demo = "\n\n**The clips are synthetic: of no use on real speech.**" if card["demo"] else ""
+    return "\n".join(rows) + f"\n\n{told}, seed {split['seed']}{heads}.{demo}"

@@ -1,0 +1,129 @@
+"""What an exported file says beside the classifier it was made of, and on labelled clips."""
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from ser_embed.audio import fit_clip, read_clip
+from ser_embed.corpora import LabelScheme, Listing
+from ser_embed.errors import AudioError, ExportError
+from ser_embed.predict import Classifier
+from ser_embed.reports import confusion, uar_of
+
+__all__ = [
+    "TOLERANCE", "Runner", "agreement", "largest_difference", "measure_accuracy", "require_equal",
+    "waveform_of",
+]  # fmt: skip
+
+TOLERANCE = 1e-4  # between an export's probabilities and the classifier's
+
+Runner = Callable[[np.ndarray], np.ndarray]  # waveforms (B, S) to probabilities (B, C)
+
+
+def waveform_of(classifier: Classifier, path: Path) -> np.ndarray:
+    """Return a file's first part as its graph takes it: float32 (1, S), trimmed, cut, filled.
+
+    Raises:
+        AudioError: The file can't be used.
+    """
+    told = classifier.settings
+    clip = read_clip(path, told.seconds, told.trim)
+    return fit_clip(clip, told.seconds, told.fill, told.seed)[None]
+
+
+def largest_difference(run: Runner, classifier: Classifier, paths: Sequence[Path]) -> float:
+    """Return the largest difference between an export's probabilities and the classifier's.
+
+    The clips are run one by one, and four of them, cut to one length, also as a batch.
+
+    Raises:
+        AudioError: A file can't be used.
+    """
+    differences, waveforms = [], []
+    for path in paths:
+        waveforms.append(waveform_of(classifier, path))
+        wanted = list(classifier.classify_file(path).probabilities.values())
+        differences.append(np.abs(run(waveforms[-1])[0] - wanted).max())
+    few = [waveforms[number % len(waveforms)] for number in range(4)]
+    shortest = min(waveform.shape[1] for waveform in few)
+    batch = np.concatenate([waveform[:, :shortest] for waveform in few])
+    alone = np.concatenate([run(row[None]) for row in batch])
+    differences.append(np.abs(run(batch) - alone).max())
+    return float(np.max(differences))  # unlike Python's max, not a number if one isn't
+
+
+def require_equal(what: Path, difference: float) -> None:
+    """Refuse an export that differs.
+
+    Raises:
+        ExportError: By more than `TOLERANCE`, or not a number.
+    """
+    if not difference <= TOLERANCE:
+        raise ExportError(
+            f"{what}: not written: its probabilities differ by {difference:.1e} from the "
+            f"classifier's, more than {TOLERANCE:.0e}"
+        )
+
+
+def agreement(
+    run: Runner, other: Runner, classifier: Classifier, paths: Sequence[Path]
+) -> dict[str, float]:
+    """Return `clips`, `label_agreement` (0 to 1) and `largest_difference` of two exports."""
+    waveforms = [waveform_of(classifier, path) for path in paths]
+    ours, theirs = (np.concatenate([each(w) for w in waveforms]) for each in (run, other))
+    return {
+        "clips": len(paths),
+        "label_agreement": float((ours.argmax(1) == theirs.argmax(1)).mean()),
+        "largest_difference": float(np.abs(ours - theirs).max()),
+    }
+
+
+def measure_accuracy(
+    runs: Mapping[str, Runner], classifier: Classifier, listing: Listing, bar: bool | None
+) -> dict[str, Any]:
+    """Score exports on labelled clips.
+
+    Args:
+        runs: The exports by name.
+        classifier: Whose settings and label scheme count.
+        listing: The clips; those whose emotion the scheme leaves out are passed over.
+        bar: Whether to hide the progress bar.
+
+    Returns:
+        `corpus`, `clips`, `failed`, whether the run was `trained_on` this corpus, and for each
+        name its `wa` and `uar`.
+
+    Raises:
+        LabelError: An emotion that the scheme doesn't name.
+        ExportError: No clip can be used.
+    """
+    card = classifier.card
+    scheme = LabelScheme(card["labels"]["name"], classifier.classes, card["labels"]["mapping"])
+    clips = listing.utterances
+    labels = scheme.encode([c.emotion for c in clips], [c.intensity for c in clips])
+    known = [(clip, label) for clip, label in zip(clips, labels, strict=True) if label >= 0]
+    n, failed = len(scheme.classes), 0
+    matrices = {name: np.zeros((n, n), dtype=int) for name in runs}
+    for clip, label in tqdm(known, unit="clip", disable=bar):
+        try:
+            waveform = waveform_of(classifier, clip.path)
+        except AudioError as error:
+            failed += 1
+            print(f"failed: {error}", file=sys.stderr)
+            continue
+        for name, run in runs.items():
+            matrices[name] += confusion(np.array([label]), run(waveform).argmax(1), n)
+    if failed == len(known):
+        raise ExportError(f"{listing.root}: none of its clips can be measured on")
+    scores = {
+        name: {"wa": float(np.trace(matrix) / matrix.sum()), "uar": float(uar_of(matrix))}
+        for name, matrix in matrices.items()
+    }
+    return {
+        "corpus": listing.corpus, "clips": len(known) - failed, "failed": failed,
+        "trained_on": listing.corpus in card["corpora"], **scores,
+    }  # fmt: skip

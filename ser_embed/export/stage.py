@@ -1,0 +1,318 @@
+"""A trained run as one ONNX file, waveform in, probabilities out; or as a transformers folder.
+
+`python -m ser_embed.export RUN --out F.onnx`. The graph holds everything the classifier does
+behind decoding: scaling to unit variance, encoder, layers, min-max normalisation, pooling, the
+rounding to the stored type, all heads, their calibration and their mean. It takes clips as
+`cutting.py` leaves them: trimming changes a clip's length and random filling draws numbers, so
+both come before it. `examples/onnx_numpy.py` does them in numpy, by the file's own metadata.
+"""
+
+import logging
+import tempfile
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from ser_embed import __version__
+from ser_embed.audio import SAMPLE_RATE, find_audio, n_samples
+from ser_embed.bundled import DEMO_CORPUS
+from ser_embed.command import (
+    DONE,
+    RUNS_DIR,
+    SOME_CLIPS_FAILED,
+    Options,
+    Outcome,
+    hide_bar,
+    run_command,
+)
+from ser_embed.corpora import Listing, listing_of
+from ser_embed.encoders import Graph, TorchBackend, load_encoder
+from ser_embed.errors import AudioError, ExportError
+from ser_embed.export.hub import about_of, licence_of, public_name, sources_of, write_folder
+from ser_embed.export.onnxfile import (
+    OnnxClassifier,
+    quantise,
+    require_onnx,
+    set_metadata,
+    store_halves,
+    write_onnx,
+)
+from ser_embed.export.parity import (
+    TOLERANCE,
+    Runner,
+    agreement,
+    largest_difference,
+    measure_accuracy,
+    require_equal,
+)
+from ser_embed.extract import spread
+from ser_embed.predict import Classifier
+
+__all__ = ["ExportConfig", "export", "export_onnx", "facts_of", "graph_of", "main"]
+
+log = logging.getLogger(__name__)
+
+N_DEMO_CLIPS = 12  # of the demo corpus, where no clips to check on are named
+
+PREPROCESSING = (
+    "mono samples at 16 kHz; if trim, cut what lies 40 dB below the loudest 20 ms before the first "
+    "and after the last sound, but for 60 ms, looking no further than window_seconds and 10 s; "
+    "keep the first window_seconds (0: all); fill a shorter clip by the rule `fill`: none; zero; "
+    "repeat (the clip again); sample (numpy's default_rng([seed, n]).integers draws the places of "
+    "samples to repeat, n the first 16 hexadecimal digits of the file's SHA-256)"
+)
+BATCHES = (
+    "every row of a batch is a clip of its own, all of one length: run clips of different lengths "
+    "one by one, never padded"
+)
+
+
+# --- the graph -------------------------------------------------------------------------------
+
+
+def graph_of(classifier: Classifier) -> Graph:
+    """Return a copy, on the CPU, of all a classifier does behind decoding, trimming and filling.
+
+    Raises:
+        ExportError: The classifier's encoder doesn't run by torch, or was fine-tuned.
+    """
+    encoder = classifier.encoder
+    if encoder is None:
+        raise ExportError(
+            f"{classifier.run}: a fine-tuned run, which is no head on a frozen encoder; its folder "
+            "is in transformers' format already, and optimum exports such folders"
+        )
+    backend = encoder.backend
+    if not isinstance(backend, TorchBackend):
+        raise ExportError(f"{classifier.run}: load it by backend 'torch', not {backend.name!r}")
+    return Graph(
+        deepcopy(backend.network).cpu(),
+        [deepcopy(head) for head, _ in classifier.heads],
+        [card["temperature"] for _, card in classifier.heads],
+        encoder.do_normalize,
+        asdict(classifier.settings),
+    ).eval()
+
+
+def facts_of(classifier: Classifier) -> dict[str, Any]:
+    """Return what an exported file says of itself, beside how it was checked."""
+    card, settings = classifier.card, classifier.settings
+    encoder = public_name(settings.encoder)
+    return {
+        "labels": list(classifier.classes),
+        "sample_rate": SAMPLE_RATE,
+        "window_seconds": settings.seconds,
+        "trim": settings.trim,
+        "fill": settings.fill,
+        "seed": settings.seed,
+        "preprocessing": PREPROCESSING,
+        "batches": BATCHES,
+        "temperature": [card["temperature"] for _, card in classifier.heads],
+        "encoder": encoder,
+        "encoder_weights_sha256": settings.weights,
+        "features": {**asdict(settings), "encoder": encoder},
+        "head": {"name": card["head"]["name"], "members": card["head"]["members"],
+                 "averaged": len(classifier.heads)},
+        "trained_on": about_of(classifier),
+        "corpora": card["corpora"],
+        "licence": licence_of(classifier),
+        "sources": sources_of(classifier),
+        "use": card["use"],
+        "ser_embed": __version__,
+    }  # fmt: skip
+
+
+def _loaded(run: Path | None, runs_dir: Path) -> Classifier:
+    """Load a run with its encoder in float32, which is what an exported file computes in."""
+    classifier = Classifier.load(run, runs_dir)
+    settings = classifier.settings
+    if settings.precision == "fp32":
+        return classifier
+    log.info("%s: trained on %s features; exported in fp32", classifier.run, settings.precision)
+    encoder = load_encoder(settings.encoder, settings.layer, backend="torch", seed=settings.seed)
+    return Classifier(classifier.run, classifier.heads, encoder)
+
+
+# --- the file --------------------------------------------------------------------------------
+
+
+def export_onnx(
+    classifier: Classifier,
+    out: Path,
+    clips: Sequence[Path],
+    int8: bool = False,
+    listing: Listing | None = None,
+    bar: bool | None = None,
+) -> dict[str, Any]:
+    """Write a classifier as an ONNX file and, if wished, an 8-bit variant beside it.
+
+    Both appear under their names only whole and checked; a file from before stays otherwise.
+
+    Args:
+        classifier: By backend torch, in fp32.
+        out: `F.onnx`; the 8-bit variant is `F.int8.onnx`.
+        clips: Files that the graph is compared with the classifier on.
+        int8: Whether to write the 8-bit variant.
+        listing: Labelled clips to score the files on.
+        bar: Whether to hide the progress bar over them.
+
+    Returns:
+        `onnx`, `bytes`, `check`, and where asked for `int8` and `measured`.
+
+    Raises:
+        ExportError: The file says something else than the classifier, or is too large.
+        AudioError: A clip can't be used.
+        MissingExtra: onnx or onnxruntime isn't installed.
+    """
+    require_onnx()
+    if out.is_dir():
+        raise ExportError(f"{out}: a folder; name a file, for instance {out / 'classifier.onnx'}")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    beside = out.with_name(f"{out.stem}.int8{out.suffix}")
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as folder:
+        plain, full, small = (Path(folder) / f"{name}.onnx" for name in ("plain", "full", "int8"))
+        write_onnx(graph_of(classifier), n_samples(classifier.seconds or 1.0), plain)
+        store_halves(plain, full)
+        files: dict[str, Runner] = {"fp32": OnnxClassifier(full)}
+        difference = largest_difference(files["fp32"], classifier, clips)
+        require_equal(out, difference)
+        figures: dict[str, Any] = {
+            "check": {"clips": len(clips), "largest_difference": difference,
+                      "tolerance": TOLERANCE}
+        }  # fmt: skip
+        if int8:
+            quantise(plain, small)
+            store_halves(small, small)
+            files["int8"] = OnnxClassifier(small)
+            against = agreement(files["int8"], files["fp32"], classifier, clips)
+        if listing is not None:
+            figures["measured"] = measure_accuracy(files, classifier, listing, bar)
+        facts = {**facts_of(classifier), **figures}
+        set_metadata(full, {**facts, "precision": "fp32"})
+        told = {"onnx": str(out), "bytes": full.stat().st_size, **figures}
+        if int8:
+            set_metadata(small, {**facts, "precision": "int8", "against_fp32": against})
+            told["int8"] = {"onnx": str(beside), "bytes": small.stat().st_size, **against}
+            small.replace(beside)
+        full.replace(out)
+    return told
+
+
+# --- the command -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ExportConfig(Options):
+    """Write a trained run as one ONNX file, or as a folder that transformers loads."""
+
+    run: Annotated[Path | None, tyro.conf.Positional] = None
+    """A run's folder, or a bundled head: sentiment3 or emotion8. Default: the newest under
+    --runs-dir, else the bundled sentiment3."""
+    out: Path | None = None
+    """The ONNX file to write."""
+    int8: bool = False
+    """Also write F.int8.onnx, with the matrix products in 8 bits."""
+    check: tuple[Path, ...] = ()
+    """Clips, or folders of them, that the export is compared with the classifier on. Default:
+    bundled demo clips."""
+    measure: Path | None = None
+    """Folder of a corpus to measure the accuracy of the files on; name it with --corpus."""
+    corpus: str = ""
+    """Name of the corpus to measure on, or demo."""
+    csv: Path | None = None
+    """A CSV with the header path,emotion to measure on instead."""
+    limit: int = 0
+    """Measure on so many clips only, spread evenly over the corpus; 0 for all."""
+    to_hub: Path | None = None
+    """Folder to write for transformers and the Hugging Face hub, with a model card."""
+    runs_dir: Path = RUNS_DIR
+    """Where the newest run is looked for."""
+
+
+def _clips_to_check(config: ExportConfig) -> list[Path]:
+    paths = [
+        path
+        for given in config.check or (DEMO_CORPUS,)
+        for path in (find_audio(given) if given.is_dir() else [given])
+    ]
+    if not paths:
+        raise AudioError(f"{(*config.check, DEMO_CORPUS)[0]}: no audio file in it")
+    return paths if config.check else paths[:: -(-len(paths) // N_DEMO_CLIPS)]
+
+
+def _listing(config: ExportConfig) -> Listing | None:
+    if not (config.measure or config.corpus or config.csv):
+        return None
+    found = listing_of(config.measure, config.corpus, config.csv)
+    return Listing(found.corpus, found.root, spread(found.utterances, config.limit), found.faults)
+
+
+def export(config: ExportConfig) -> Outcome:
+    """Write what was asked for and print what it is worth.
+
+    Raises:
+        SerEmbedError: No run, nothing asked for, or an export that isn't the classifier.
+    """
+    if config.out is None and config.to_hub is None:
+        raise ExportError("say what to write: --out F.onnx, --to-hub FOLDER, or both")
+    listing = _listing(config)
+    if config.out is None and (config.int8 or listing):
+        raise ExportError("--int8 and what is measured belong to an ONNX file: name it with --out")
+    if config.out is not None:
+        require_onnx()
+    classifier = _loaded(config.run, config.runs_dir)
+    log.info("%s: %s", classifier.run, classifier.about)
+    clips = _clips_to_check(config)
+    result: dict[str, Any] = {"run": str(classifier.run)}
+    if config.out is not None:
+        bar = hide_bar(config)
+        result |= export_onnx(classifier, config.out, clips, config.int8, listing, bar)
+    if config.to_hub is not None:
+        result["hub"] = write_folder(classifier, graph_of(classifier), config.to_hub, clips)
+    if not config.json:
+        _show(result)
+    failed = result.get("measured", {}).get("failed")
+    return Outcome(result, SOME_CLIPS_FAILED if failed else DONE)
+
+
+def _show(result: Mapping[str, Any]) -> None:
+    if "onnx" in result:
+        check = result["check"]
+        print(
+            f"{result['onnx']}: {result['bytes'] / 1e6:.1f} MB, on {check['clips']} clips within "
+            f"{check['largest_difference']:.1e} of the classifier"
+        )
+    if "int8" in result:
+        told = result["int8"]
+        print(
+            f"{told['onnx']}: {told['bytes'] / 1e6:.1f} MB, on {told['clips']} clips "
+            f"{told['label_agreement']:.1%} of the labels that fp32 gives, probabilities within "
+            f"{told['largest_difference']:.4f}"
+        )
+    if "measured" in result:
+        told = result["measured"]
+        print(f"{told['corpus']}, {told['clips']} clips:")
+        for name in ("fp32", "int8"):
+            if name in told:
+                print(f"  {name}  WA {told[name]['wa']:.1%}  UAR {told[name]['uar']:.1%}")
+        if told["trained_on"]:
+            print("  careful: the run was trained on this corpus, so compare the two, no more")
+    if "hub" in result:
+        told = result["hub"]
+        print(
+            f"{told['folder']}: on {told['clips']} clips within {told['largest_difference']:.1e} "
+            f"of the classifier; to publish it:\n  {told['upload']}"
+        )
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run `python -m ser_embed.export`."""
+    return run_command(export, ExportConfig, "python -m ser_embed.export", argv)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

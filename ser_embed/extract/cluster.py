@@ -1,0 +1,338 @@
+"""Stage 1 on a cluster: blocks of clips read by tasks, encoded by actors, one shard a block.
+
+The corpus is cut into blocks, which a Ray Data pipeline takes through two stages: tasks hash and
+decode a block's clips as the local engine's readers do, actors encode them in batches as the
+local engine forms them and write one shard (`blocks.py`). What comes back to the driver is rows
+of the table. It keeps the ledger that the local engine keeps, and in the end writes the index.
+"""
+
+import json
+import logging
+import os
+import socket
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from ser_embed.corpora import DEMO, Listing
+from ser_embed.encoders import BackendName, Encoder
+from ser_embed.errors import ClusterError, MissingExtra, StoreError
+from ser_embed.extract.blocks import BlockEncoder, Digests, Job, decode_blocks, write_plan
+from ser_embed.extract.encoding import Tally, spread
+from ser_embed.store import ClipRow, FeatureSettings, IndexWriter, Shard, ShardFolder, store_path
+
+__all__ = ["ClusterOptions", "cluster", "extract_ray"]
+
+log = logging.getLogger(__name__)
+
+_Plan = tuple[list[str], Any]  # its files, and their file system if that isn't the disk
+_Block = list[dict[str, Any]]  # what `BlockEncoder` says of its parts
+
+TRIES = 3  # how often a task or an actor may be lost before it is given up
+CPU_SHARE = 0.25  # of a processor that each process claims, so that all fit on what a loss leaves
+
+
+@dataclass(frozen=True)
+class ClusterOptions:
+    """How a corpus is taken through the cluster.
+
+    Attributes:
+        url: Folder of the store behind an fsspec URL; empty for a folder on disk.
+        block_clips: Clips a block, and so a shard.
+        actors: Encoders at the same time; 0 for one a GPU, without GPUs one a processor.
+        backend: Backend of each of them.
+        batch_size: Clips per batch.
+        limit: Only so many clips.
+        prune: Drop clips of earlier runs that are no longer in the corpus.
+        hide_bar: tqdm's `disable`.
+    """
+
+    url: str
+    block_clips: int
+    actors: int
+    backend: BackendName
+    batch_size: int
+    limit: int
+    prune: bool
+    hide_bar: bool | None
+
+
+@contextmanager
+def cluster(address: str) -> Iterator[None]:
+    """Connect to a Ray cluster, or start Ray on this machine for as long as the block lasts.
+
+    Args:
+        address: `auto`, `HOST:PORT`, or empty for this machine. A connection that the process
+            has already is used and kept.
+
+    Raises:
+        MissingExtra: Ray isn't installed.
+        ClusterError: No cluster can be reached there.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    os.environ.setdefault("RAY_task_oom_retries", str(TRIES))  # endless otherwise
+    try:
+        import ray.data
+    except ImportError:
+        raise MissingExtra("ray", "ray") from None
+    for chatty in ("ray", "ray.data"):
+        logging.getLogger(chatty).setLevel(logging.CRITICAL)
+    started = not ray.is_initialized()
+    try:
+        if started:
+            if ":" in address:  # Ray itself tries for minutes
+                host, _, port = address.removeprefix("ray://").rpartition(":")
+                socket.create_connection((host, int(port)), timeout=10).close()
+            with _no_native_output():
+                ray.init(
+                    address=address or "local", include_dashboard=None if address else False,
+                    log_to_driver=False, logging_level=logging.CRITICAL,
+                )  # fmt: skip
+    except Exception as error:  # of many kinds: refused, timed out, another version of Ray
+        said = (str(error) or repr(error)).splitlines()[0][:200]
+        raise ClusterError(
+            f"Ray at {address or 'this machine'}: {said}; start it "
+            "with 'ray start --head', name it with --address HOST:PORT, and have the same "
+            "versions of Python and Ray everywhere"
+        ) from error
+    try:
+        yield
+    finally:
+        if started:
+            ray.shutdown()
+
+
+@contextmanager
+def _no_native_output() -> Iterator[None]:
+    """Keep from the user what Ray's native part remarks of its own log level."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with Path(os.devnull).open("wb") as nothing:
+        os.dup2(nothing.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
+# --- the driver --------------------------------------------------------------------------------
+
+
+def extract_ray(
+    listing: Listing,
+    encoder: Encoder,
+    settings: FeatureSettings,
+    features_dir: Path,
+    options: ClusterOptions,
+) -> dict[str, Any]:
+    """Encode one corpus's clips on the cluster; return the counts and the index's place.
+
+    Args:
+        listing: The clips, at paths that every machine sees.
+        encoder: The encoder as this machine has it; the others load it by its name.
+        settings: What features depend on.
+        features_dir: Folder of the stores, which every machine sees; unused with a URL.
+        options: Everything else.
+
+    Raises:
+        SerEmbedError: The store is held by another process or can't be written, no clip can be
+            used, or the cluster loses its workers again and again. What was stored stays.
+    """
+    started = time.perf_counter()
+    with tempfile.TemporaryDirectory(prefix="ser_embed-") as private:
+        path = store_path(Path(private) if options.url else features_dir, listing.corpus, settings)
+        place = f"{options.url.rstrip('/')}/{path.name}" if options.url else str(path.absolute())
+        folder = ShardFolder(place, bool(options.url))
+        with IndexWriter.open(
+            path, settings, listing.corpus, listing.root,
+            trained=encoder.trained, demo=listing.corpus == DEMO, folder=folder,
+        ) as writer:  # fmt: skip
+            job = Job(
+                settings, _where_everyone_finds_it(encoder.name), options.backend,
+                options.batch_size, Path.cwd(), listing.root, writer.header, folder,
+            )  # fmt: skip
+            tally = Tally(listing, writer)
+            _Driver(job, tally, writer, options).run()
+            totals = tally.finish(options.prune)
+    seconds = time.perf_counter() - started
+    told = place if options.url else str(path)
+    tally.report(told, 0 if options.limit else totals["kept"])
+    return tally.result(told, seconds)
+
+
+def _where_everyone_finds_it(encoder: str) -> str:
+    return str(Path(encoder).resolve()) if Path(encoder).is_dir() else encoder
+
+
+class _Driver:
+    """Sends a corpus's blocks through the cluster and takes in what comes back."""
+
+    def __init__(
+        self, job: Job, tally: Tally, writer: IndexWriter, options: ClusterOptions
+    ) -> None:
+        self.job, self.tally, self.writer, self.options = job, tally, writer, options
+        self.utterances = spread(tally.listing.utterances, options.limit)
+        self.done = np.zeros(-(-len(self.utterances) // options.block_clips), dtype=bool)
+
+    def run(self) -> None:
+        """Encode what isn't known yet."""
+        bar = tqdm(
+            desc=self.tally.listing.corpus, total=len(self.utterances), unit="clip",
+            disable=self.options.hide_bar, smoothing=0.05,
+        )  # fmt: skip
+        try:
+            with bar, self.job.folder.plan(self._write_plan) as plan:
+                # By number, so that of two copies the same one counts as locally.
+                for block in _by_number(self._rounds(plan)):
+                    for part in block:
+                        bar.update(self._take(part))
+        except KeyboardInterrupt:
+            stored = f"{len(self.writer.known)} clips are stored"
+            print(f"\n{self.tally.listing.corpus}: {stored}", file=sys.stderr)
+            raise
+
+    def _write_plan(self, folder: Path) -> list[str]:
+        return write_plan(folder, self.utterances, self.options.block_clips)
+
+    def _take(self, part: dict[str, Any]) -> int:
+        """Take in what became of a block or of a part of one; return how many clips it has."""
+        if "error" in part:
+            raise StoreError(part["error"])
+        if "shard" in part:
+            told = part["shard"]
+            shard = Shard(tuple(told["shape"]), np.array(told["frames"], dtype=np.int32))
+            self.writer.take(told["name"], _rows(told["rows"]), shard)
+        for row in _rows(part["failed"]):
+            self.tally.take(row)
+        for row in _rows(part["known"]):
+            if self.tally.is_new(row.identity):
+                self.tally.reuse(row)
+        for row in _rows(part["encoded"]):
+            if self.tally.is_new(row.identity):
+                self.tally.take(row)
+        for row in _rows(part["copies"]):
+            self.tally.is_new(row.identity)
+        return sum(len(part[name]) for name in ("failed", "known", "encoded", "copies"))
+
+    def _rounds(self, plan: _Plan) -> Iterator[_Block]:
+        """Yield what became of every block.
+
+        A round that a loss breaks off is followed by another for the rest, as long as each gets
+        further than the one before.
+        """
+        import ray
+
+        known = ray.put(Digests.of(iter(self.writer.known), len(self.writer.known)))
+        while not self.done.all():
+            before = int(self.done.sum())
+            broken: Exception | None = None
+            try:
+                yield from self._round(plan, known)
+            except ray.exceptions.RayError as error:
+                broken = error
+            if not self.done.all() and int(self.done.sum()) == before:
+                raise self._given_up(broken)
+            if broken:
+                log.info("the cluster lost workers; %d blocks are left", int((~self.done).sum()))
+
+    def _round(self, plan: _Plan, known: Any) -> Iterator[_Block]:
+        """Send what isn't done through the pipeline once."""
+        import ray
+
+        parts: dict[int, dict[int, dict[str, Any]]] = {}
+        encoders = min(self.options.actors or _encoders(), int((~self.done).sum()))
+        pipeline = _pipeline(self.job, plan, known, ray.put(self.done), encoders)
+        for table in pipeline.iter_batches(batch_size=1, batch_format="pyarrow"):
+            part = json.loads(table.column("told")[0].as_py())
+            number = part["number"]
+            block = parts.setdefault(number, {})
+            block[part["part"]] = part
+            if block[max(block)]["last"] and len(block) == max(block) + 1:
+                self.done[number] = True
+                yield [block[i] for i in sorted(parts.pop(number))]
+
+    def _given_up(self, error: Exception | None) -> ClusterError:
+        first = int(np.argmin(self.done)) * self.options.block_clips
+        said = str(error or "").strip().splitlines()
+        return ClusterError(
+            f"{int((~self.done).sum())} of {len(self.done)} blocks, the first of which begins with "
+            f"{self.utterances[first].path}, lost their processes {TRIES} times and more "
+            f"({type(error).__name__}: {said[0][:200] if said else ''}). Machines that went away, "
+            "or not enough memory: give fewer --actors, smaller --block-clips or --batch-size. "
+            "What is stored is kept, and the same command goes on from there"
+        )
+
+
+def _rows(values: list[Any]) -> list[ClipRow]:
+    return [ClipRow(*one) for one in values]
+
+
+def _by_number(blocks: Iterator[_Block]) -> Iterator[_Block]:
+    """Yield blocks by number, whatever the order in which they come."""
+    waiting: dict[int, _Block] = {}
+    turn = 0
+    for block in blocks:
+        waiting[block[0]["number"]] = block
+        while turn in waiting:
+            yield waiting.pop(turn)
+            turn += 1
+
+
+def _processors() -> tuple[int, int]:
+    """Return how many processors and how many GPUs the cluster has."""
+    import ray
+
+    machines = ray.cluster_resources()
+    return int(machines.get("CPU", 1)), int(machines.get("GPU", 0))
+
+
+def _encoders() -> int:
+    cpus, gpus = _processors()
+    return max(1, gpus or cpus)
+
+
+def _pipeline(job: Job, plan: _Plan, known: Any, done: Any, encoders: int) -> Any:
+    """Return the Ray Data pipeline from the plan to what became of its blocks."""
+    import ray
+
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    cpus, gpus = _processors()
+    files, system = plan
+    decode: Any = decode_blocks
+    with warnings.catch_warnings():
+        # There is no other way yet to say how often a loss is made good.
+        warnings.simplefilter("ignore", ray.util.annotations.RayDeprecationWarning)
+        return (
+            # Not `read_parquet`: its tasks ask for a whole processor each.
+            ray.data.from_items([{"file": file} for file in files], override_num_blocks=len(files))
+            .map_batches(
+                decode, batch_size=1, batch_format="pyarrow", num_cpus=CPU_SHARE,
+                fn_kwargs={"job": job, "system": system, "known": known, "done": done},
+                compute=ray.data.TaskPoolStrategy(size=max(1, min(cpus, len(files)))),
+                ray_remote_args_fn=lambda: {"max_retries": TRIES},
+            )
+            .map_batches(
+                BlockEncoder, batch_size=1, batch_format="pyarrow", num_cpus=CPU_SHARE,
+                num_gpus=1 if gpus else None, fn_constructor_args=(job,),
+                # Down to one, so that one whose machine is lost finds room on another.
+                compute=ray.data.ActorPoolStrategy(
+                    min_size=1, max_size=encoders, initial_size=encoders
+                ),
+                ray_remote_args_fn=lambda: {
+                    "max_restarts": TRIES, "max_task_retries": TRIES,
+                    "scheduling_strategy": "SPREAD",
+                },
+            )
+        )  # fmt: skip

@@ -1,0 +1,176 @@
+"""From a batch of waveforms to clips as a store takes them, and the count of what became of each.
+
+Both ways of extraction, in one process and on a cluster, encode and count by this.
+"""
+
+import logging
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ser_embed.corpora import Listing, Utterance
+from ser_embed.encoders import Encoder
+from ser_embed.errors import CorpusError
+from ser_embed.extract.reading import ReadClip
+from ser_embed.store import (
+    STORED,
+    ClipRow,
+    EncodedClip,
+    FeatureSettings,
+    Identity,
+    StoreWriter,
+    row_of,
+)
+
+__all__ = ["Tally", "encode_batch", "spread"]
+
+log = logging.getLogger(__name__)
+
+LISTED_FAULTS = 20  # failed clips that are named one by one; the store's table has them all
+
+
+def encode_batch(
+    encoder: Encoder,
+    settings: FeatureSettings,
+    root: Path,
+    batch: Sequence[tuple[Utterance, ReadClip]],
+) -> Iterator[EncodedClip]:
+    """Yield the clips of a batch, encoded, in its order; one that can't be stored is failed.
+
+    Args:
+        encoder: The encoder.
+        settings: How its output is normalised, pooled and stored.
+        root: Folder that the table's paths are relative to.
+        batch: Clips with their waveforms.
+    """
+    if not batch:
+        return
+    waveforms = [item.waveform for _, item in batch if item.waveform is not None]
+    results = encoder.features(waveforms, settings.norm, settings.pool)
+    for (utterance, item), waveform, (features, extrema) in zip(
+        batch, waveforms, results, strict=True
+    ):
+        with np.errstate(over="ignore"):
+            stored = features.astype(settings.dtype)
+        if not np.isfinite(stored).all():
+            row = row_of(utterance, root, item.sha256, 0.0, _unfit(features, settings.dtype))
+            yield EncodedClip(row, np.empty(0), np.empty(0), 0)
+            continue
+        row = row_of(utterance, root, item.sha256, item.seconds)
+        yield EncodedClip(row, stored, extrema, encoder.n_frames(len(waveform)))
+
+
+def _unfit(features: np.ndarray, dtype: str) -> str:
+    """Return why features can't be stored."""
+    if not np.isfinite(features).all():
+        return "the encoder's output is not finite"
+    return f"the encoder's output is beyond {dtype}; store it with --dtype float32"
+
+
+def spread(utterances: Sequence[Utterance], limit: int) -> Sequence[Utterance]:
+    """Return `limit` clips at even distances, so that every speaker and emotion is met."""
+    if limit <= 0 or limit >= len(utterances):
+        return utterances
+    return tuple(utterances[i * len(utterances) // limit] for i in range(limit))
+
+
+class Tally:
+    """What became of a corpus's clips, told to the writer and counted.
+
+    Attributes:
+        encoded: Clips encoded by this run.
+        reused: Clips that were there.
+        copies: Files with the name and bytes of one met before.
+        failed: Clips that can't be used.
+    """
+
+    def __init__(self, listing: Listing, writer: StoreWriter) -> None:
+        self.listing, self.writer = listing, writer
+        self.encoded = self.reused = self.copies = self.failed = 0
+        self.first_faults: list[tuple[Path, str]] = []
+        for path, reason in listing.faults:  # some have no place in the corpus at all
+            self.fail(Utterance(path, listing.corpus, "", "", ""), reason)
+
+    def is_new(self, identity: Identity) -> bool:
+        """Return whether a clip is met for the first time; downloads often hold it twice."""
+        if self.writer.see(identity):
+            return True
+        self.copies += 1
+        return False
+
+    def take(self, row: ClipRow) -> None:
+        """Count a clip as encoded, or as failed if its row says so."""
+        self.writer.meet(row)
+        if row.state == STORED:
+            self.encoded += 1
+            return
+        self.failed += 1
+        if len(self.first_faults) < LISTED_FAULTS:
+            self.first_faults.append((self.listing.root / row.path, row.reason))
+
+    def fail(self, utterance: Utterance, reason: str, sha256: str = "") -> None:
+        """Count a clip that can't be used; no hash if not even its bytes could be read."""
+        self.take(row_of(utterance, self.listing.root, sha256, 0.0, reason))
+
+    def reuse(self, row: ClipRow) -> None:
+        """Count a clip that is stored already; all but its length is in the row."""
+        seconds = self.writer.known[row.identity].row.seconds
+        self.writer.meet(replace(row, seconds=seconds))
+        self.reused += 1
+
+    def finish(self, prune: bool) -> dict[str, int]:
+        """Write the finished file; see `StoreWriter.finish`.
+
+        Raises:
+            CorpusError: No clip can be used.
+        """
+        if not self.encoded + self.reused:
+            path, reason = self.first_faults[0]
+            raise CorpusError(
+                f"{self.listing.root}: none of its {self.failed} clips can be used; "
+                f"the first is {path}: {reason}"
+            )
+        return self.writer.finish(prune=prune)
+
+    def report(self, store: str, kept: int) -> None:
+        """Say what was done, and name the failed clips.
+
+        Args:
+            store: Where the store is.
+            kept: Clips of earlier runs that are to be spoken of.
+        """
+        counts = f"{self.encoded} clips encoded, {self.reused} already there, {self.failed} failed"
+        log.info("%s: %s -> %s", self.listing.corpus, counts, store)
+        if self.copies:
+            log.info(
+                "%d files have the name and bytes of another; each clip is kept once", self.copies
+            )
+        if kept:
+            log.info(
+                "%d clips of earlier runs are not in %s any more and are kept; --prune drops them",
+                kept,
+                self.listing.root,
+            )
+        for clip, reason in self.first_faults:
+            print(f"failed: {clip}: {reason}", file=sys.stderr)
+        if self.failed > LISTED_FAULTS:
+            print(
+                f"... and {self.failed - LISTED_FAULTS} more; python -m ser_embed.store {store}",
+                file=sys.stderr,
+            )
+
+    def result(self, store: str, seconds: float) -> dict[str, Any]:
+        """Return the counts as extraction hands them back."""
+        return {
+            "store": store,
+            "clips": self.encoded + self.reused + self.failed,
+            "stored": self.encoded,
+            "reused": self.reused,
+            "failed": self.failed,
+            "seconds": round(seconds, 3),
+            "clips_per_second": round(self.encoded / seconds, 2),
+        }

@@ -1,0 +1,330 @@
+"""Encoder and classifier as one network: waveform in, log-probabilities out.
+
+Three kinds: `classification`, transformers' own (mean over time of a projection, then a linear
+layer), `mlp` (mean over time, then 512 -> 256 -> classes), and `stats` (mean and deviation of all
+layers, then two hidden layers: stage 2's default head). A trained one is a folder with
+`model.safetensors`, transformers' `config.json` and `preprocessor_config.json`, and `card.json`.
+
+It is loaded whole or refused. transformers draws tensors that a checkpoint lacks at random and
+carries on, so a well-known model of this field, whose head goes by other names than its class
+gives it, answers at random wherever it is loaded.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import transformers
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from ser_embed.encoders import count_frames, fingerprint, load_checkpoint, pad_batch, unit_variance
+from ser_embed.errors import EncoderError, HeadError
+from ser_embed.heads import MlpHead, StatsHead, check_weights, read_card, write_card
+
+__all__ = [
+    "EncoderHead", "Freeze", "Network", "NetworkKind", "build_network", "count_parameters",
+    "freeze", "is_network", "load_network", "mask_states", "n_layers", "save_network",
+]  # fmt: skip
+
+NetworkKind = Literal["classification", "mlp", "stats"]
+Freeze = int | Literal["none", "all"]
+
+KIND = "network"  # what a card says of a whole network; a head's card says nothing
+WEIGHTS = "model.safetensors"
+
+
+class EncoderHead(nn.Module):
+    """A head of stage 2 on an encoder: `mlp` on its last layer, or `stats` on all of them."""
+
+    def __init__(
+        self, encoder: Any, head: Literal["mlp", "stats"], n_classes: int, dropout: float
+    ) -> None:
+        super().__init__()
+        self.encoder, self.config = encoder, encoder.config
+        self.all_layers = head == "stats"
+        width = encoder.config.hidden_size
+        if self.all_layers:
+            # A layer that is skipped in training leaves no states.
+            encoder.config.layerdrop = encoder.encoder.config.layerdrop = 0.0
+            shape = (encoder.config.num_hidden_layers + 1, 1, width)
+            self.head: StatsHead | MlpHead = StatsHead(shape, n_classes, dropout, pooled=False)
+        else:
+            self.head = MlpHead((1, width), n_classes, dropout, pooled=False)
+
+    def forward(
+        self, input_values: torch.Tensor, attention_mask: torch.Tensor | None = None
+    ) -> dict[str, torch.Tensor]:
+        """Return `logits`, which are log-probabilities (B, C)."""
+        return {"logits": self.head(*self.states(input_values, attention_mask))}
+
+    def pooled(
+        self, input_values: torch.Tensor, attention_mask: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Return what the head pools of the encoder's states, (B, D) or (B, 2 L D)."""
+        return self.head.pool(*self.states(input_values, attention_mask))
+
+    def states(
+        self, input_values: torch.Tensor, attention_mask: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return hidden states (B, T, D) or (B, L, T, D), and each clip's valid frames (B,)."""
+        out = self.encoder(
+            input_values, attention_mask=attention_mask, output_hidden_states=self.all_layers
+        )
+        states = out.last_hidden_state  # (B, T, D)
+        frames = torch.full((len(states),), states.shape[1], device=states.device)
+        if self.all_layers:  # transformers' own last one lacks the final norm in some encoders
+            states = torch.stack((*out.hidden_states[:-1], states), dim=1)  # (B, L, T, D)
+        if attention_mask is not None:
+            frames = count_frames(
+                attention_mask.sum(1), self.config.conv_kernel, self.config.conv_stride
+            )
+        return states, frames
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network and what has to be known to feed it.
+
+    Attributes:
+        kind: Key of what stands on the encoder.
+        module: transformers' model or an `EncoderHead`.
+        masks: Whether clips of different lengths may share a padded batch.
+        do_normalize: Whether the input is scaled to zero mean and unit variance.
+        dropout: Of the layers of `mlp` and `stats`.
+        weights: SHA-256 of the pre-trained encoder's weights.
+        trained: False if the encoder started from seeded weights.
+    """
+
+    kind: NetworkKind
+    module: Any
+    masks: bool
+    do_normalize: bool
+    dropout: float
+    weights: str = ""
+    trained: bool = True
+
+    def batch(self, waveforms: Sequence[np.ndarray]) -> dict[str, torch.Tensor]:
+        """Return what the module takes: `input_values` (B, S) and, if padded, a mask.
+
+        Raises:
+            EncoderError: The lengths differ and the encoder can't mask.
+        """
+        ready = [unit_variance(w) if self.do_normalize else w for w in waveforms]
+        values, mask = pad_batch(ready)
+        batch = {"input_values": torch.from_numpy(values)}
+        if mask is not None:
+            if not self.masks:
+                raise EncoderError("clips of different lengths for an encoder that can't mask")
+            batch["attention_mask"] = torch.from_numpy(mask.astype(np.int64))
+        return batch
+
+    def log_probabilities(self, waveforms: Sequence[np.ndarray]) -> np.ndarray:
+        """Return log-probabilities float32 (B, C) of waveforms (n_samples,): dropout off, fp32."""
+        device = next(self.module.parameters()).device
+        batch = {name: tensor.to(device) for name, tensor in self.batch(waveforms).items()}
+        self.module.eval()
+        with torch.inference_mode():
+            logits = self.module(**batch)["logits"].float()
+        return torch.log_softmax(logits, dim=1).cpu().numpy()
+
+
+def build_network(
+    kind: NetworkKind, encoder: str, classes: Sequence[str], dropout: float, seed: int
+) -> Network:
+    """Put a new classifier, drawn from the seed, on a pre-trained encoder.
+
+    Args:
+        kind: What stands on the encoder.
+        encoder: Key of `ENCODERS`, hub id or folder; a classifier that its checkpoint may have
+            is not used.
+        classes: Class names.
+        dropout: Of the layers of `mlp` and `stats`.
+        seed: Seed of what is new.
+
+    Raises:
+        EncoderError: The encoder can't be loaded, or isn't one of transformers'.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)  # a checkpoint may lack the mask's embedding
+        loaded, library = load_checkpoint(encoder, 0, seed)
+        if library != "transformers":
+            raise EncoderError(f"{encoder}: only encoders of transformers can be fine-tuned")
+        config: Any = deepcopy(loaded.model.config)
+        config.id2label = dict(enumerate(classes))
+        config.label2id = {name: number for number, name in enumerate(classes)}
+        torch.default_generator.manual_seed(seed)
+        module = _assemble(kind, config, len(classes), dropout, loaded.model)
+    weights = fingerprint(loaded.model)
+    return Network(
+        kind, module.float(), loaded.masks, loaded.do_normalize, dropout, weights, loaded.trained
+    )
+
+
+def _assemble(kind: NetworkKind, config: Any, n_classes: int, dropout: float, encoder: Any) -> Any:
+    if kind != "classification":
+        encoder = encoder or transformers.AutoModel.from_config(config)
+        encoder.config = config
+        return EncoderHead(encoder, kind, n_classes, dropout)
+    module = transformers.AutoModelForAudioClassification.from_config(config)
+    if encoder is not None:
+        setattr(module, module.base_model_prefix, encoder)
+    module.config.architectures = [type(module).__name__]  # so that transformers can load it
+    return module
+
+
+def _encoder_of(network: Network) -> Any:
+    module = network.module
+    return module.encoder if isinstance(module, EncoderHead) else module.base_model
+
+
+def n_layers(network: Network) -> int:
+    """Return the number of transformer layers of a network's encoder."""
+    return len(_encoder_of(network).encoder.layers)
+
+
+def count_parameters(network: Network) -> tuple[int, int]:
+    """Return how many parameters a network's encoder has, and what stands on it."""
+    encoder = sum(p.numel() for p in _encoder_of(network).parameters())
+    return encoder, sum(p.numel() for p in network.module.parameters()) - encoder
+
+
+def freeze(network: Network, lowest: Freeze) -> int:
+    """Keep the lower part of the encoder as it is; return how many parameters are left to train.
+
+    Args:
+        network: Whose encoder it is.
+        lowest: 0 for the convolutions, N for them and the N lowest transformer layers, `all` for
+            the whole encoder, `none`.
+
+    Raises:
+        EncoderError: It has fewer layers.
+    """
+    encoder = _encoder_of(network)
+    layers = encoder.encoder.layers
+    if isinstance(lowest, int):
+        if not 0 <= lowest <= len(layers):
+            raise EncoderError(f"--freeze {lowest}: the encoder has {len(layers)} layers")
+        # Unlike requires_grad_, this also keeps autograd from recording the convolutions.
+        encoder.feature_extractor._freeze_parameters()
+        if lowest:
+            parts = [encoder.feature_projection, encoder.encoder.pos_conv_embed, *layers[:lowest]]
+            if not getattr(encoder.config, "do_stable_layer_norm", False):
+                parts.append(encoder.encoder.layer_norm)  # stands before the layers
+            for part in parts:
+                part.requires_grad_(False)
+    elif lowest == "all":
+        encoder.feature_extractor._freeze_parameters()
+        encoder.requires_grad_(False)
+    return sum(p.numel() for p in network.module.parameters() if p.requires_grad)
+
+
+def mask_states(network: Network, time: float | None, features: float | None) -> None:
+    """Set how much of what enters the transformer is masked in training (SpecAugment: Park et al.
+    2019, on hidden states as wav2vec 2.0 has it).
+
+    Args:
+        network: Whose encoder it is.
+        time: Share of the frames, in spans of ten; None for what the encoder's configuration says.
+        features: Share of the features, likewise.
+
+    Raises:
+        EncoderError: transformers masks nothing in encoders of this kind.
+    """
+    encoder = _encoder_of(network)
+    shares = {"mask_time_prob": time, "mask_feature_prob": features}
+    for config in (encoder.config, network.module.config):  # the latter is what is saved
+        for name, share in shares.items():
+            if share is not None:
+                if not hasattr(config, name):
+                    raise EncoderError(f"{config.model_type}: its hidden states can't be masked")
+                setattr(config, name, share)
+                config.apply_spec_augment = True
+                if not hasattr(config, "mask_feature_min_masks"):  # WavLM's lacks what it reads
+                    config.mask_feature_min_masks = 0
+    # transformers has an embedding of masked frames if, and only if, something is masked.
+    masks = any(getattr(encoder.config, name, 0) > 0 for name in shares)
+    if masks and not hasattr(encoder, "masked_spec_embed"):
+        generator = torch.Generator().manual_seed(0)
+        drawn = torch.rand(encoder.config.hidden_size, generator=generator)
+        encoder.masked_spec_embed = nn.Parameter(drawn)
+    elif not masks and hasattr(encoder, "masked_spec_embed"):
+        del encoder.masked_spec_embed
+
+
+# --- checkpoints -----------------------------------------------------------------------------
+
+
+def is_network(card: dict[str, Any]) -> bool:
+    """Whether a card is of a whole network and not of a head."""
+    return card.get("kind") == KIND
+
+
+def save_network(folder: Path, network: Network, card: dict[str, Any]) -> None:
+    """Write the weights, what transformers needs to load them, and `card.json` last."""
+    folder.mkdir(parents=True, exist_ok=True)
+    state = network.module.state_dict()
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    save_file(state, folder / WEIGHTS, metadata={"format": "pt"})
+    network.module.config.save_pretrained(folder)
+    transformers.Wav2Vec2FeatureExtractor(
+        do_normalize=network.do_normalize, return_attention_mask=network.masks
+    ).save_pretrained(folder)
+    told = {
+        "kind": network.kind, "masks": network.masks, "do_normalize": network.do_normalize,
+        "dropout": network.dropout, "config_sha256": _digest(folder / "config.json"),
+    }  # fmt: skip
+    write_card(folder, {"kind": KIND, **card, "network": told}, folder / WEIGHTS)
+
+
+def load_network(folder: Path) -> tuple[Network, dict[str, Any]]:
+    """Load a fine-tuned network, whole, in evaluation mode, and its card.
+
+    Raises:
+        HeadError: Missing, damaged, changed since it was written, of another kind, or without
+            all of its tensors.
+    """
+    card = read_card(folder)
+    if not is_network(card):
+        raise HeadError(f"{folder}: holds a head on frozen features, not a fine-tuned network")
+    weights = folder / WEIGHTS
+    check_weights(card, weights)
+    try:
+        told = card["network"]
+        if _digest(folder / "config.json") != told["config_sha256"]:
+            raise HeadError("config.json is not the one that card.json was written for")
+        config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
+        with torch.random.fork_rng(devices=[]):
+            module = _assemble(
+                told["kind"], config, len(card["classes"]), told["dropout"], encoder=None
+            )
+        _fill(module, load_file(weights), weights)
+    except (LookupError, TypeError, ValueError, OSError, RuntimeError, SafetensorError,
+            HeadError) as error:  # fmt: skip
+        raise HeadError(f"{folder}: can't be loaded ({error}); train again") from error
+    module.float().eval()
+    network = Network(
+        told["kind"], module, told["masks"], told["do_normalize"], told["dropout"],
+        card["features"]["weights"], card["encoder_trained"],
+    )  # fmt: skip
+    return network, card
+
+
+def _fill(module: nn.Module, state: dict[str, torch.Tensor], weights: Path) -> None:
+    missing = sorted(set(module.state_dict()) - set(state))
+    if missing:
+        raise HeadError(
+            f"{weights.name} lacks {len(missing)} tensors, {missing[0]} among them, which would "
+            "be random"
+        )
+    module.load_state_dict(state)
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,0 +1,1 @@
+"""Labels that follow a voice, from a microphone."""

@@ -1,0 +1,347 @@
+"""A trained run as a classifier of waveforms and files.
+
+`python -m ser_embed.predict FILE...` prints each file's class and probabilities. Preprocessing
+and features are those of training, down to the seed of the random fill, so a file that was
+encoded in stage 1 gets the probabilities that the report was made from.
+"""
+
+import hashlib
+import logging
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import tyro
+from tqdm import tqdm
+
+from ser_embed.audio import (
+    MIN_SAMPLES,
+    SAMPLE_RATE,
+    Clip,
+    cut_clip,
+    find_audio,
+    fit_clip,
+    read_clip,
+    resample,
+    to_mono,
+)
+from ser_embed.bundled import BUNDLED_HEADS, DEFAULT_HEAD
+from ser_embed.command import (
+    DONE,
+    RUNS_DIR,
+    SOME_CLIPS_FAILED,
+    Options,
+    Outcome,
+    hide_bar,
+    run_command,
+)
+from ser_embed.encoders import BackendName, Encoder, load_encoder
+from ser_embed.errors import AudioError, HeadError
+from ser_embed.finetune import Network, is_network, load_network
+from ser_embed.heads import calibrated, load_head, read_card
+from ser_embed.store import FeatureSettings
+
+__all__ = ["Classifier", "Prediction", "find_run", "head_folders", "main", "settings_of"]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a classifier says of one clip.
+
+    Attributes:
+        label: The most probable class.
+        probabilities: Class to probability, calibrated on validation data; they sum to 1.
+    """
+
+    label: str
+    probabilities: dict[str, float]
+
+    @property
+    def confidence(self) -> float:
+        """Probability of the label."""
+        return self.probabilities[self.label]
+
+
+def find_run(run: Path | None = None, runs_dir: Path = RUNS_DIR) -> Path:
+    """Return the folder of a run.
+
+    Args:
+        run: A run's folder, or the name of a head that ships with the project. None for the
+            newest finished run in `runs_dir`, else the bundled `sentiment3`.
+        runs_dir: Where the newest is looked for.
+
+    Raises:
+        HeadError: There is none.
+    """
+    bundled = sorted(path.name for path in BUNDLED_HEADS.glob("*") if path.is_dir())
+    if run is not None:
+        if not run.exists() and str(run) in bundled:
+            return BUNDLED_HEADS / run
+        if not run.exists():
+            raise HeadError(
+                f"{run}: no trained head there; heads that ship with the project: "
+                f"{', '.join(bundled) or 'none'}"
+            )
+        return run
+    finished = list(runs_dir.glob("*/report.json"))
+    if finished:
+        return max(finished, key=lambda path: path.stat().st_mtime).parent
+    if DEFAULT_HEAD in bundled:
+        return BUNDLED_HEADS / DEFAULT_HEAD
+    raise HeadError(
+        f"no trained run in {runs_dir}: run python -m ser_embed.extract and then "
+        "python -m ser_embed.train --early-stop, or name one with --run"
+    )
+
+
+def head_folders(run: Path) -> list[Path]:
+    """Return the folders of a run's heads: the run itself, or one a fold.
+
+    Raises:
+        HeadError: There is no head in it.
+    """
+    if (run / "card.json").is_file():
+        return [run]
+    folders = sorted(path.parent for path in run.glob("*/card.json"))
+    if not folders:
+        raise HeadError(f"{run}: no trained head there (card.json is missing)")
+    if not (run / "result.json").is_file():
+        raise HeadError(
+            f"{run}: a cross-validation that was stopped after {len(folders)} folds; run the "
+            "same train command again, and it goes on"
+        )
+    return folders
+
+
+def settings_of(card: dict[str, Any], run: Path) -> FeatureSettings:
+    """Return the settings of the features that a head takes.
+
+    Raises:
+        HeadError: The card doesn't say, or says what this version doesn't know.
+    """
+    try:
+        return FeatureSettings(**card["features"])
+    except (KeyError, TypeError) as error:
+        raise HeadError(
+            f"{run}: card.json doesn't say what features it takes ({error}); train again"
+        ) from error
+
+
+class Classifier:
+    """Encoder and head, or the heads of all folds averaged, as one function of a waveform.
+
+    Attributes:
+        classes: Class names.
+        seconds: Length of the clips it was trained on.
+        run: Folder it was loaded from.
+        about: One line on what it was trained on.
+        card: The card of its (first) head.
+    """
+
+    def __init__(self, run: Path, heads: Sequence[tuple[Any, dict[str, Any]]],
+                 encoder: Encoder | None) -> None:  # fmt: skip
+        """Use `Classifier.load`."""
+        self.run, self.heads, self.encoder = run, list(heads), encoder
+        self.card = self.heads[0][1]
+        self.classes: tuple[str, ...] = tuple(self.card["classes"])
+        self.settings = settings_of(self.card, run)
+        self.seconds = self.settings.seconds
+        self.about = _about(self.card, len(self.heads))
+
+    @classmethod
+    def load(
+        cls, run: Path | None = None, runs_dir: Path = RUNS_DIR, backend: BackendName = "torch"
+    ) -> "Classifier":
+        """Load a run, by default the newest, else the bundled one.
+
+        Args:
+            run: Folder of a run, or the name of a bundled head.
+            runs_dir: Where the newest is looked for.
+            backend: Engine of the encoder; torch starts quickest. A fine-tuned run has no
+                encoder of its own, and runs by torch.
+
+        Raises:
+            HeadError: No run, a damaged one, or an encoder with other weights than it had.
+            EncoderError: The encoder can't be loaded.
+        """
+        folder = find_run(run, runs_dir)
+        folders = head_folders(folder)
+        if is_network(read_card(folders[0])):
+            return _EndToEnd(folder, [load_network(path) for path in folders], None)
+        heads = [load_head(path) for path in folders]
+        settings = settings_of(heads[0][1], folder)
+        encoder = load_encoder(
+            settings.encoder,
+            settings.layer,
+            backend=backend,
+            precision=settings.precision,
+            seed=settings.seed,
+        )
+        if encoder.weights != settings.weights:
+            raise HeadError(
+                f"{folder}: trained on encoder {settings.encoder} with weights "
+                f"{settings.weights[:12]}, which now has {encoder.weights[:12]}; extract and train "
+                "again"
+            )
+        return cls(folder, heads, encoder)
+
+    def classify(self, samples: np.ndarray, rate: int = SAMPLE_RATE) -> Prediction:
+        """Classify one clip.
+
+        Args:
+            samples: float32 of shape (n,) or (n, n_channels). Beyond the clip length the first
+                part counts, as in training; a shorter clip is filled as in training.
+            rate: Its sample rate in Hz.
+
+        Raises:
+            AudioError: Under 25 ms, silent or not finite.
+        """
+        mono = to_mono(samples)
+        if len(mono):  # the resampler takes no empty clip
+            mono = resample(mono, rate)
+        if len(mono) and np.isfinite(mono).all():
+            mono = cut_clip(mono, self.seconds, self.settings.trim)
+        if len(mono) < MIN_SAMPLES:
+            raise AudioError(f"{len(mono)} samples at 16 kHz; at least {MIN_SAMPLES} are needed")
+        if not np.isfinite(mono).all() or not mono.any():
+            raise AudioError("the samples are all zero, or not finite")
+        sha256 = hashlib.sha256(mono.tobytes()).hexdigest()
+        return self._predict([Clip(mono, sha256, len(mono) / SAMPLE_RATE)])[0]
+
+    def classify_file(self, path: Path) -> Prediction:
+        """Classify the first part of a file, as stage 1 encoded it.
+
+        Raises:
+            AudioError: The file can't be used; the message says why.
+        """
+        return self._predict([read_clip(path, self.seconds, self.settings.trim)])[0]
+
+    def _predict(self, clips: Sequence[Clip]) -> list[Prediction]:
+        assert self.encoder is not None
+        told = self.settings
+        waveforms = [fit_clip(clip, told.seconds, told.fill, told.seed) for clip in clips]
+        results = []
+        for waveform, (features, _) in zip(
+            waveforms, self.encoder.features(waveforms, told.norm, told.pool), strict=True
+        ):
+            # Through the stored type, so that the head sees what it was trained on.
+            stored = features.astype(told.dtype).astype(np.float32)
+            frames = self.encoder.n_frames(len(waveform))
+            results.append(self._judge(stored, frames))
+        return results
+
+    def _judge(self, features: np.ndarray, frames: int) -> Prediction:
+        batch, valid = torch.from_numpy(features).unsqueeze(0), torch.tensor([frames])
+        with torch.inference_mode():
+            each = [(head(batch, valid).numpy(), card) for head, card in self.heads]
+        return self._averaged(each)
+
+    def _averaged(self, each: Sequence[tuple[np.ndarray, dict[str, Any]]]) -> Prediction:
+        """Average what the folds say: each its log-probabilities (1, C) and its card."""
+        mean = np.mean([calibrated(told, card["temperature"])[0] for told, card in each], axis=0)
+        probabilities = {c: float(p) for c, p in zip(self.classes, mean, strict=True)}
+        return Prediction(max(probabilities, key=lambda c: probabilities[c]), probabilities)
+
+
+class _EndToEnd(Classifier):
+    """The same of a fine-tuned run, whose networks take waveforms."""
+
+    heads: list[tuple[Network, dict[str, Any]]]
+
+    def _predict(self, clips: Sequence[Clip]) -> list[Prediction]:
+        told = self.settings
+        results = []
+        for clip in clips:
+            waveform = fit_clip(clip, told.seconds, told.fill, told.seed)
+            each = [(net.log_probabilities([waveform]), card) for net, card in self.heads]
+            results.append(self._averaged(each))
+        return results
+
+
+def _about(card: dict[str, Any], n_heads: int) -> str:
+    corpora = ", ".join(f"{name} ({count} clips)" for name, count in card["corpora"].items())
+    text = (
+        f"{card['labels']['name']} on {corpora}, encoder {card['features']['encoder']}"
+        f"{' fine-tuned' if is_network(card) else ''}, head {card['head']['name']}, split "
+        f"{card['split']['rule']}"
+    )
+    if n_heads > 1:
+        text += f", {n_heads} folds averaged"
+    if card["demo"]:
+        text += "; trained on SYNTHETIC demo clips, of no use on real speech"
+    elif not card["encoder_trained"]:
+        text += "; the encoder is untrained (a control)"
+    return text
+
+
+# --- the command -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class PredictConfig(Options):
+    """Classify audio files; folders are searched."""
+
+    files: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    """Audio files or folders."""
+    run: Path | None = None
+    """A run's folder, or a bundled head: sentiment3 or emotion8.
+    Default: the newest under --runs-dir, else the bundled sentiment3."""
+    runs_dir: Path = RUNS_DIR
+    """Where the newest run is looked for."""
+    backend: BackendName = "torch"
+    """Engine of the encoder."""
+
+
+def predict(config: PredictConfig) -> Outcome:
+    """Classify files and print a line each.
+
+    Raises:
+        SerEmbedError: No run, or no file to classify.
+    """
+    if not config.files:
+        raise AudioError("name one or more audio files or folders")
+    paths: list[Path] = []
+    for given in config.files:
+        found = find_audio(given) if given.is_dir() else [given]
+        if not found:
+            raise AudioError(f"{given}: no audio file in it")
+        paths += found
+    classifier = Classifier.load(config.run, config.runs_dir, config.backend)
+    log.info("%s: %s", classifier.run, classifier.about)
+    width = max(len(str(path)) for path in paths)
+    results: list[dict[str, Any]] = []
+    failed = 0
+    for path in tqdm(paths, unit="file", disable=True if len(paths) < 20 else hide_bar(config)):
+        try:
+            prediction = classifier.classify_file(path)
+        except AudioError as error:
+            failed += 1
+            print(f"failed: {error}", file=sys.stderr)
+            results.append({"file": str(path), "error": str(error)})
+            continue
+        results.append(
+            {"file": str(path), "label": prediction.label,
+             "probabilities": prediction.probabilities}
+        )  # fmt: skip
+        if not config.json:
+            told = "  ".join(f"{name} {p:.1%}" for name, p in prediction.probabilities.items())
+            print(f"{path!s:{width}}  {prediction.label:10} {told}")
+    if failed == len(paths):
+        raise AudioError(f"none of {failed} files could be classified")
+    result = {"files": results, "run": str(classifier.run)}
+    return Outcome(result, SOME_CLIPS_FAILED if failed else DONE)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run `python -m ser_embed.predict`."""
+    return run_command(predict, PredictConfig, "python -m ser_embed.predict", argv)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

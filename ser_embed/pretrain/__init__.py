@@ -1,0 +1,1 @@
+"""Small encoders, pre-trained on unlabelled speech."""

@@ -1,0 +1,67 @@
+"""What a clip's features depend on, and the key of their store."""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+from ser_embed.audio import RESAMPLER, FillRule
+from ser_embed.encoders import Layer, Norm, Pool, Precision
+
+__all__ = ["SCHEMA", "FeatureSettings"]
+
+
+SCHEMA = 2  # version of the store's layout; part of every key
+
+
+@dataclass(frozen=True)
+class FeatureSettings:
+    """Everything that a clip's features depend on besides its audio: what keys a store.
+
+    Attributes:
+        encoder: Name, hub id or folder that the encoder was asked for by.
+        weights: SHA-256 of the encoder's weights.
+        layer: Hidden layer, `all` layers or CTC `logits`.
+        pool: `mean` keeps each layer's mean over time instead of its frames, `stats` its mean
+            and standard deviation.
+        norm: Min-max to [-1, 1] per `frame` (the paper's) or per `clip`, or `none`.
+        trim: Whether silence before and after the speech is cut first.
+        seconds: Clip length in seconds; 0 for whole clips.
+        fill: How shorter clips are filled.
+        dtype: Type that features are stored in.
+        precision: Arithmetic of the encoder.
+        seed: Seed of the random fill and of untrained weights.
+        resampler: Resampling method.
+        schema: Version of the store's layout.
+    """
+
+    encoder: str
+    weights: str
+    layer: Layer
+    pool: Pool
+    norm: Norm
+    trim: bool
+    seconds: float
+    fill: FillRule
+    dtype: Literal["float16", "float32"]
+    precision: Precision
+    seed: int
+    resampler: str = RESAMPLER
+    schema: int = SCHEMA
+
+    @property
+    def key(self) -> str:
+        """Twelve hexadecimal digits; any setting that can change a feature changes them."""
+        fields = asdict(self)
+        del fields["encoder"]  # a name or a path; the weights are what counts
+        fields["seconds"] = float(self.seconds)  # 3 and 3.0 are one setting
+        text = json.dumps(fields, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    def differences(self, other: "FeatureSettings") -> list[str]:
+        """Return `field: mine against theirs` for each field that matters and differs."""
+        mine, theirs = asdict(self), asdict(other)
+        return [
+            f"{name}: {mine[name]!r} against {theirs[name]!r}"
+            for name in mine if name != "encoder" and mine[name] != theirs[name]
+        ]  # fmt: skip

@@ -1,0 +1,322 @@
+"""Adding clips to a feature store, so that a kill at any instant loses nothing reported as stored.
+
+See `store.py` for the layout and the reason why there are parts. Parts are written by a thread of
+their own, so that the encoder doesn't wait for the disk; not more than one is on its way.
+"""
+
+import glob
+import json
+import os
+import shutil
+import signal
+import socket
+import sqlite3
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from functools import partial
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from filelock import FileLock, Timeout
+
+from ser_embed.corpora import Utterance
+from ser_embed.errors import StoreError
+from ser_embed.store.builder import Builder, EncodedClip
+from ser_embed.store.ledger import Known, Ledger
+from ser_embed.store.reader import FeatureStore, own_part
+from ser_embed.store.settings import SCHEMA, FeatureSettings
+from ser_embed.store.table import FAILED_CLIP, STORED, ClipRow, checksum, widths_of
+
+__all__ = ["StoreWriter", "row_of"]
+
+BLOCK_CLIPS = 256  # clips a part holds at most ...
+BLOCK_SECONDS = 10.0  # ... and the longest that an encoded clip waits to be on its way to disk
+OPEN_FILES = 8  # parts that are open at once while the finished file is written
+
+
+Writer = TypeVar("Writer", bound="StoreWriter")
+
+
+def row_of(
+    utterance: Utterance, root: Path, sha256: str, seconds: float, reason: str = ""
+) -> ClipRow:
+    """Return the table's row for an utterance; with a reason it is a failed one."""
+    path = utterance.path
+    return ClipRow(
+        path=(path.relative_to(root) if path.is_relative_to(root) else path).as_posix(),
+        corpus=utterance.corpus, speaker=utterance.speaker, gender=utterance.gender,
+        emotion=utterance.emotion, intensity=utterance.intensity, text_id=utterance.text_id,
+        recording=utterance.recording, part=utterance.part, seconds=seconds, sha256=sha256,
+        state=FAILED_CLIP if reason else STORED, reason=reason, checksum=0,
+    )  # fmt: skip
+
+
+@contextmanager
+def _interrupt_put_off() -> Iterator[list[bool]]:
+    """Put Ctrl-C off to the end of the block; the list that it yields is empty until it comes.
+
+    Raised within a call from HDF5 to a file it would look like a failed write, and between two
+    lines that belong together it would leave clips in neither place.
+    """
+    caught: list[bool] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield caught  # only the main thread is interrupted
+        return
+    before = signal.signal(signal.SIGINT, lambda number, frame: caught.append(True))
+    try:
+        yield caught
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if caught:
+        signal.raise_signal(signal.SIGINT)
+
+
+class StoreWriter:
+    """Adds clips to a store; use `StoreWriter.open`.
+
+    Attributes:
+        path: The finished file, there or to be.
+        known: Every clip already encoded, in the finished file or in a part, by identity.
+    """
+
+    def __init__(self, path: Path, header: dict[str, Any]) -> None:
+        self.path, self.parts, self.header = path, path.with_name(path.name + ".parts"), header
+        self._clear_torn_files()
+        self.dtype = np.dtype(json.loads(header["settings"])["dtype"])
+        self._ledger = Ledger()
+        self.known: Known = self._ledger.known
+        self._remember_files()
+        self._n_stored = len(self.known)
+        self._open: OrderedDict[Path, FeatureStore] = OrderedDict()
+        self._waiting: list[EncodedClip] = []
+        self._last_flush = time.monotonic()
+        self._thread = ThreadPoolExecutor(1, "store-writer")
+        self._on_its_way: tuple[Path, list[EncodedClip], Future[None]] | None = None
+
+    @classmethod
+    @contextmanager
+    def open(
+        cls: type[Writer], path: Path, settings: FeatureSettings, corpus: str, root: Path, *,
+        trained: bool, demo: bool, **more: Any,
+    ) -> Iterator[Writer]:  # fmt: skip
+        """Open a store for writing, alone; a subclass may take more.
+
+        Raises:
+            StoreError: Another process holds it; the message says which.
+        """
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path.with_name(f".{path.name}.lock"), timeout=0)
+        holder = path.with_name(f".{path.name}.holder")
+        try:
+            lock.acquire()
+        except Timeout:
+            who = holder.read_text() if holder.is_file() else "another process"
+            raise StoreError(
+                f"{path}: {who} is extracting into this store; wait for it, or stop it first"
+            ) from None
+        header = {
+            "format": "ser_embed", "schema": SCHEMA, "settings": json.dumps(asdict(settings)),
+            "corpus": corpus, "root": str(root.resolve()), "trained": trained, "demo": demo,
+        }  # fmt: skip
+        try:
+            holder.write_text(f"process {os.getpid()} on {socket.gethostname()}")
+            writer = cls(path, header, **more)
+            try:
+                yield writer
+            finally:
+                writer.close()
+        finally:
+            holder.unlink(missing_ok=True)
+            lock.release()
+
+    def _remember_files(self) -> None:
+        """Learn what is stored already."""
+        for file in self._earlier_files():
+            with FeatureStore(file) as store:
+                self._ledger.remember(file, store.each_row())
+
+    def _earlier_files(self) -> list[Path]:
+        """Return the finished file and the parts, as far as they are there."""
+        return ([self.path] if self.path.is_file() else []) + sorted(self.parts.glob("*.h5"))
+
+    def _clear_torn_files(self) -> None:
+        for torn in self.parts.glob("*.tmp"):
+            torn.unlink()
+        for torn in self.path.parent.glob(glob.escape(self.path.name) + ".*.tmp"):
+            torn.unlink()
+
+    def close(self) -> None:
+        """Wait for the part on its way and let go of everything."""
+        self._thread.shutdown()
+        self._close_files()
+        self._ledger.close()
+
+    # --- clips ---------------------------------------------------------------------------------
+
+    def add(self, row: ClipRow, features: np.ndarray, extrema: np.ndarray, frames: int) -> int:
+        """Take one encoded clip; return how many have come to be on disk since the last call."""
+        stored = features.astype(self.dtype, copy=False)
+        row = replace(row, checksum=checksum(stored, extrema))
+        self._waiting.append(EncodedClip(row, stored, extrema, frames))
+        waited = time.monotonic() - self._last_flush
+        if len(self._waiting) < BLOCK_CLIPS and waited <= BLOCK_SECONDS:
+            return 0
+        arrived = self._arrived()
+        self._send()
+        return arrived
+
+    def flush(self) -> int:
+        """Put what is waiting on disk; return how many clips have come there by that."""
+        arrived = self._arrived()
+        self._send()
+        return arrived + self._arrived()
+
+    def _send(self) -> None:
+        """Hand what is waiting to the thread that writes."""
+        self._last_flush = time.monotonic()
+        if not self._waiting:
+            return
+        with _interrupt_put_off():  # between two of these lines the clips would be nobody's
+            clips, self._waiting = self._waiting, []
+            part = self.parts / f"{time.time_ns():020d}.h5"
+            self._on_its_way = part, clips, self._thread.submit(self._write_part, part, clips)
+
+    def _write_part(self, part: Path, clips: list[EncodedClip]) -> None:
+        part.parent.mkdir(exist_ok=True)
+        widths = widths_of(clip.row for clip in clips)
+        start = partial(Builder, part, self.header, clips[0], len(clips), widths)
+        self._build(part, start, clips)
+
+    def _arrived(self) -> int:
+        """Wait for the part on its way; return how many clips it holds."""
+        if self._on_its_way is None:
+            return 0
+        part, clips, future = self._on_its_way
+        try:
+            future.result()
+        except StoreError:
+            self._on_its_way, self._waiting = None, clips + self._waiting
+            raise
+        with _interrupt_put_off(), self._disk_of_the_system():
+            self._ledger.remember(part, (clip.row for clip in clips))
+            self._n_stored = len(self.known)
+            self._on_its_way = None
+        return len(clips)
+
+    def _build(self, path: Path, start: Callable[[], Builder], clips: Iterable[Any]) -> None:
+        builder = None
+        with _interrupt_put_off() as interrupted:
+            try:
+                builder = start()
+                for clip in clips:
+                    builder.add(clip)
+                    if interrupted:
+                        raise KeyboardInterrupt
+                builder.finish()
+            except BaseException as error:
+                if builder:
+                    builder.discard()
+                if isinstance(error, OSError | RuntimeError) and not isinstance(error, StoreError):
+                    raise self._cannot_write(path, error) from error
+                raise
+
+    def _cannot_write(self, path: Path, error: Exception) -> StoreError:
+        free = shutil.disk_usage(self.path.parent).free
+        return StoreError(
+            f"{path}: can't be written ({str(error).splitlines()[0][:200]}; {free / 1e6:.0f} MB "
+            f"free there). The {self._n_stored} clips stored so far are kept: free some space, or "
+            f"move {self.path.parent} and name it with --features-dir, then run the same command "
+            "again"
+        )
+
+    # --- this run's table ----------------------------------------------------------------------
+
+    def see(self, row_identity: tuple[str, str]) -> bool:
+        """Note that this run came across a clip; return whether it is the first time."""
+        with self._disk_of_the_system():
+            return self._ledger.see(row_identity)
+
+    def meet(self, row: ClipRow) -> None:
+        """Take the row of a clip, stored or failed, into the finished file's table."""
+        with self._disk_of_the_system():
+            self._ledger.meet(row)
+
+    @contextmanager
+    def _disk_of_the_system(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.OperationalError as error:
+            raise StoreError(
+                f"{self.path}: the list of its clips doesn't fit into the system's temporary "
+                f"folder ({error}); name a larger one with the environment variable SQLITE_TMPDIR "
+                "and run the same command again. The clips stored so far are kept"
+            ) from error
+
+    def finish(self, rows: Iterable[ClipRow] = (), prune: bool = False) -> dict[str, int]:
+        """Write the finished file from everything encoded.
+
+        Args:
+            rows: Rows of this run's clips besides those that `meet` was told.
+            prune: Drop the clips of earlier runs that aren't among them. By default they stay,
+                unless a file of the same path has other bytes now: one that can't be read
+                doesn't cost what was encoded of it.
+
+        Returns:
+            How many clips the file holds (`clips`), and how many of them this run didn't meet
+            (`kept`).
+        """
+        self.flush()
+        with self._disk_of_the_system():
+            for row in rows:
+                self._ledger.meet(row)
+            kept = 0 if prune else self._ledger.keep_the_rest()
+            n = len(self._ledger)
+            if not self._is_as_finished():
+                self._write_finished(n, widths_of(row for row, _, _ in self._ledger.table()))
+        self._close_files()
+        self._clear_parts()
+        return {"clips": n, "kept": kept}
+
+    def _write_finished(self, n: int, widths: Mapping[str, int]) -> None:
+        """Write this run's table, and the features of its clips, into the finished file."""
+        stored = (one for one in self._ledger.table() if one[1] is not None)
+        first = next(stored, None)
+        clips = (self._load(*one) for one in self._ledger.table())
+        template = None if first is None else self._load(*first)
+        start = partial(Builder, self.path, self.header, template, n, widths)
+        self._build(self.path, start, clips)
+
+    def _clear_parts(self) -> None:
+        """Remove what the finished file has taken in."""
+        if self.parts.is_dir():
+            shutil.rmtree(self.parts)
+
+    def _is_as_finished(self) -> bool:
+        """Return whether the finished file has this run's table already."""
+        if not self.path.is_file():
+            return False
+        with FeatureStore(self.path) as store:
+            pairs = zip_longest(store.each_row(), self._ledger.table())
+            return all(new is not None and old == new[0] for old, new in pairs)
+
+    def _load(self, row: ClipRow, file: Path | None, line: int) -> EncodedClip:
+        if file is None:
+            return EncodedClip(row, np.empty(0), np.empty(0), 0)
+        store = self._open.pop(file, None) or FeatureStore(file)
+        self._open[file] = store  # the one used last goes to the end
+        if len(self._open) > OPEN_FILES:
+            self._open.popitem(last=False)[1].close()
+        frames = int(store.file["frames"][line])
+        features, extrema = own_part(store, line, frames)
+        return EncodedClip(row, features, extrema, frames)
+
+    def _close_files(self) -> None:
+        while self._open:
+            self._open.popitem()[1].close()

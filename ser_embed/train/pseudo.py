@@ -1,0 +1,147 @@
+"""Pseudo-labels: clips whose labels nobody looks at, labelled by a head that is sure of them.
+
+A fold's head is trained on its own clips, asked about the others, and trained anew with those
+that it is sure of (Lee 2013). Clips of the test part's speakers are never among them.
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ser_embed.errors import StoreError
+from ser_embed.heads import calibrated
+from ser_embed.splits import Split
+from ser_embed.store import STORED, find_stores
+from ser_embed.train.data import Features, LabelledClips, open_stores
+
+__all__ = [
+    "UNLABELLED", "Pseudo", "labelled_stores", "strangers", "sure_of", "with_unlabelled",
+]  # fmt: skip
+
+log = logging.getLogger(__name__)
+
+UNLABELLED = -1
+"""Class index of a clip without a label."""
+
+
+def labelled_stores(
+    files: Sequence[Path], folder: Path, unlabelled: Sequence[Path]
+) -> tuple[Path, ...]:
+    """Return the stores to take labels from: those named, or the folder's other ones."""
+    if files or not unlabelled:
+        return tuple(files)
+    without = {path.resolve() for path in unlabelled}
+    return tuple(path for path in find_stores(folder) if path.resolve() not in without)
+
+
+def with_unlabelled(clips: LabelledClips, files: Sequence[Path]) -> LabelledClips:
+    """Append the clips of other stores behind the labelled ones, as class `UNLABELLED`.
+
+    Clips that are among the labelled ones, by their bytes, are left out.
+
+    Raises:
+        StoreError: The stores have other settings, or mix the demo corpus with real speech.
+    """
+    if not files:
+        return clips
+    stores = open_stores(files, Path())
+    first = clips.features.stores[0]
+    for store in stores:
+        if store.demo != clips.demo:
+            raise StoreError(f"{store.path}: the synthetic demo corpus and real speech never mix")
+        if differences := first.settings.differences(store.settings):
+            raise StoreError(
+                f"{store.path}: not the features of {first.path}; {'; '.join(differences)}"
+            )
+    known = len(clips.features.stores)
+    tables = [
+        store.clips.assign(store=known + number, row=np.arange(len(store)))
+        for number, store in enumerate(stores)
+    ]
+    table = pd.concat(tables, ignore_index=True)
+    table = table[(table["state"] == STORED) & ~table["sha256"].isin(clips.table["sha256"])]
+    table = table.drop_duplicates("sha256").assign(label=UNLABELLED)
+    members = np.concatenate([clips.features.members, table[["store", "row"]].to_numpy()])
+    joined = pd.concat([clips.table, table[clips.table.columns]], ignore_index=True)
+    return replace(
+        clips, table=joined, features=Features([*clips.features.stores, *stores], members)
+    )
+
+
+def strangers(clips: LabelledClips, split: Split) -> np.ndarray:
+    """Return the rows without a label that have nothing in common with the test part, (n,).
+
+    A clip without a named speaker is left out too: it may be anybody's.
+
+    Raises:
+        StoreError: There is none.
+    """
+    table, test = clips.table, clips.table.iloc[split.test]
+    recordings = set(test["recording"]) - {""}
+    fine = (
+        (table["label"] == UNLABELLED) & (table["speaker"] != "")
+        & ~table["speaker"].isin(set(test["speaker"]))
+        & ~table["recording"].isin(recordings) & ~table["sha256"].isin(set(test["sha256"]))
+    )  # fmt: skip
+    rows = np.flatnonzero(fine)
+    if not len(rows):
+        raise StoreError(
+            f"{split.name}: every unlabelled clip has a test speaker, or a speaker without a name"
+        )
+    return rows
+
+
+@dataclass(frozen=True)
+class Pseudo:
+    """Clips that a head labelled.
+
+    Attributes:
+        rows: Their rows, int64 (m,).
+        labels: Their class indices, int64 (m,).
+        asked: How many clips the head was asked about.
+    """
+
+    rows: np.ndarray
+    labels: np.ndarray
+    asked: int
+
+    @classmethod
+    def none(cls) -> "Pseudo":
+        """Return no clips at all."""
+        empty = np.empty(0, dtype=np.int64)
+        return cls(empty, empty, 0)
+
+    def joined(self, labels: np.ndarray) -> np.ndarray:
+        """Return all clips' labels (N,) with these among them."""
+        joined = labels.copy()
+        joined[self.rows] = self.labels
+        return joined
+
+    def added(self, split: Split) -> Split:
+        """Return a split that trains on these clips too."""
+        return replace(split, train=np.concatenate([split.train, self.rows]))
+
+    def facts(self, classes: Sequence[str]) -> dict[str, Any]:
+        """Return what a card says of them: how many were `asked`, and how many taken by class."""
+        counts = np.bincount(self.labels, minlength=len(classes)).tolist()
+        return {"asked": self.asked, "taken": dict(zip(classes, counts, strict=True))}
+
+
+def sure_of(rows: np.ndarray, log_probs: np.ndarray, temperature: float, least: float) -> Pseudo:
+    """Return the clips that a head is sure of.
+
+    Args:
+        rows: Rows of the clips it was asked about, (n,).
+        log_probs: What it said, (n, C).
+        temperature: The head's, so that its confidence is what validation says it is worth.
+        least: Confidence from which a clip is taken.
+    """
+    probabilities = calibrated(log_probs, temperature)
+    sure = probabilities.max(1, initial=0) >= least
+    log.info("sure of %d of %d unlabelled clips", sure.sum(), len(rows))
+    return Pseudo(rows[sure], probabilities[sure].argmax(1).astype(np.int64), len(rows))

@@ -1,0 +1,646 @@
+"""Audio against independent oracles: scipy, analytic sines, hashlib, the official files."""
+
+import hashlib
+import os
+import re
+import shutil
+import struct
+import time
+import tracemalloc
+from collections.abc import Callable
+from math import ceil, gcd
+from pathlib import Path
+from subprocess import CompletedProcess
+
+import numpy as np
+import pytest
+import scipy.signal
+import soundfile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ser_embed.audio.cutting import (
+    FILL_RULES,
+    SAMPLE_RATE,
+    FillRule,
+    fit_length,
+    n_samples,
+    trim_silence,
+)
+from ser_embed.audio.decoding import (
+    AUDIO_ENDINGS,
+    CLIP_SECONDS,
+    MIN_SAMPLES,
+    Clip,
+    Resampler,
+    audio_seconds,
+    find_audio,
+    fit_clip,
+    hash_file,
+    load_audio,
+    read_clip,
+    resample,
+    stream_audio,
+    to_mono,
+)
+from ser_embed.corpora import folders as corpora
+from ser_embed.errors import AudioError
+
+RATES = [8_000, 11_025, 22_050, 24_414, 32_000, 44_100, 48_000, 96_000, 192_000]
+DRIFTING = {24_414}  # its ratio is rounded, by less than 1e-6
+
+
+def sine(frequency: float, rate: int, seconds: float = 3.0) -> np.ndarray:
+    return np.sin(2 * np.pi * frequency * np.arange(round(seconds * rate)) / rate)
+
+
+# --- resampling ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rate", RATES)
+def test_a_sine_is_the_same_sine_at_16_khz(rate: int) -> None:
+    resampled = resample(sine(440, rate).astype(np.float32), rate)
+    assert resampled.dtype == np.float32
+    assert resampled.shape == (48_000,)
+    inner = slice(200, -200)
+    error = np.abs(resampled - sine(440, SAMPLE_RATE))[inner].max()
+    assert error < (6e-3 if rate in DRIFTING else 1e-3)
+
+
+@pytest.mark.parametrize("rate", RATES)
+def test_resampling_agrees_with_scipys(rate: int) -> None:
+    noise = np.random.default_rng(rate).standard_normal(2 * rate)
+    speech_band = scipy.signal.butter(8, 3000, fs=rate, output="sos")
+    samples = scipy.signal.sosfiltfilt(speech_band, noise).astype(np.float32)
+    common = gcd(rate, SAMPLE_RATE)
+    reference = scipy.signal.resample_poly(
+        samples.astype(np.float64), SAMPLE_RATE // common, rate // common
+    )
+    resampled = resample(samples, rate)
+    assert resampled.shape == reference.shape
+    inner = slice(500, -500)
+    error = np.linalg.norm((resampled - reference)[inner]) / np.linalg.norm(reference[inner])
+    assert error < (0.01 if rate in DRIFTING else 0.005)
+
+
+@pytest.mark.parametrize("rate", [rate for rate in RATES if rate > 2 * SAMPLE_RATE // 1.4])
+def test_what_lies_above_8_khz_is_filtered_out_before_decimation(rate: int) -> None:
+    resampled = resample(sine(11_000, rate, 1.0).astype(np.float32), rate)
+    assert np.abs(resampled[200:-200]).max() < 0.006  # -44 dB
+
+
+def test_16_khz_is_left_as_it_is() -> None:
+    samples = sine(440, SAMPLE_RATE).astype(np.float32)
+    np.testing.assert_array_equal(resample(samples, SAMPLE_RATE), samples)
+
+
+@settings(database=None, deadline=None, derandomize=True, max_examples=30)
+@given(rate=st.integers(4_000, 192_000), n=st.integers(400, 4_000))
+def test_any_rate_gives_the_length_it_should(rate: int, n: int) -> None:
+    resampled = resample(np.ones(n, dtype=np.float32), rate)
+    ideal = n * SAMPLE_RATE / rate
+    assert ideal * (1 - 6e-4) - 1 <= len(resampled) <= ceil(ideal)
+
+
+def test_tess_own_rate_costs_milliseconds() -> None:
+    # Its exact ratio, 12207/8000, takes a filter of 8000 x 12225 taps: seconds and 2 GB.
+    samples = sine(440, 24_414).astype(np.float32)
+    times = []
+    for _ in range(3):
+        started = time.perf_counter()
+        resample(samples, 24_414)
+        times.append(time.perf_counter() - started)
+    assert min(times) < 0.5
+
+
+# --- channels --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("channels", [1, 2, 8])
+def test_channels_are_averaged(tmp_path: Path, channels: int) -> None:
+    rng = np.random.default_rng(channels)
+    samples = rng.uniform(-0.5, 0.5, (8_000, channels)).astype(np.float32)
+    path = tmp_path / "clip.wav"
+    soundfile.write(path, samples, SAMPLE_RATE, subtype="FLOAT")
+    clip = read_clip(path)
+    assert clip.samples.shape == (8_000,)
+    assert clip.samples.dtype == np.float32
+    assert (clip.rate, clip.channels) == (SAMPLE_RATE, channels)
+    np.testing.assert_allclose(clip.samples, samples.astype(np.float64).mean(axis=1), atol=1e-7)
+    np.testing.assert_array_equal(clip.samples, to_mono(samples))
+
+
+def test_one_channel_may_come_without_an_axis() -> None:
+    samples = np.linspace(-1, 1, 500)
+    mono = to_mono(samples)
+    assert mono.dtype == np.float32
+    np.testing.assert_array_equal(mono, samples.astype(np.float32))
+
+
+def test_8_channels_at_96_khz_are_a_clip_like_any_other(
+    tmp_path: Path, write_tone: Callable[..., Path]
+) -> None:
+    clip = read_clip(write_tone(tmp_path / "clip.wav", seconds=3.5, rate=96_000, channels=8), 3.0)
+    assert clip.samples.shape == (48_000,)
+    assert (clip.rate, clip.channels, clip.seconds) == (96_000, 8, 3.5)
+
+
+# --- the first three seconds -----------------------------------------------------------------
+
+
+def test_the_papers_clip_is_48_000_samples() -> None:
+    assert n_samples(CLIP_SECONDS) == 48_000
+
+
+@pytest.mark.parametrize("ending", AUDIO_ENDINGS)
+@pytest.mark.parametrize("rate", [16_000, 48_000])
+def test_the_first_part_is_kept(
+    tmp_path: Path, write_tone: Callable[..., Path], ending: str, rate: int
+) -> None:
+    samples, _ = soundfile.read(write_tone(tmp_path / "tone.wav", seconds=5, rate=rate))
+    path = tmp_path / f"clip{ending}"
+    kind = {"format": "OGG", "subtype": "OPUS"} if ending == ".opus" else {}
+    soundfile.write(path, samples, rate, **kind)
+    first = load_audio(path, 3.0)
+    assert first.shape == (48_000,)
+    assert first.dtype == np.float32
+    # Lossy decoders carry state, but the same bytes decode to the same samples.
+    np.testing.assert_allclose(first, load_audio(str(path))[:48_000], atol=1e-6)
+    clip = read_clip(path, 3.0)
+    assert clip.seconds == pytest.approx(5, abs=0.1)
+    np.testing.assert_array_equal(clip.samples, first)
+
+
+@pytest.mark.parametrize("rate", [24_414, 44_100, 96_000])
+def test_reading_a_part_changes_nothing_in_it(
+    tmp_path: Path, write_tone: Callable[..., Path], rate: int
+) -> None:
+    path = write_tone(tmp_path / "clip.flac", seconds=4, rate=rate)
+    np.testing.assert_allclose(load_audio(path, 3.0), load_audio(path)[:48_000], atol=1e-6)
+
+
+def test_nothing_beyond_what_is_needed_is_looked_at(tmp_path: Path) -> None:
+    samples = np.concatenate([0.1 * sine(220, 16_000, 4.0), np.full(16_000, np.nan)])
+    path = tmp_path / "clip.wav"
+    soundfile.write(path, samples.astype(np.float32), 16_000, subtype="FLOAT")
+    assert load_audio(path, 3.0).shape == (48_000,)
+    with pytest.raises(AudioError, match="not finite"):
+        load_audio(path)
+
+
+def test_ten_minutes_never_stand_in_memory_for_three_seconds(tmp_path: Path) -> None:
+    path = tmp_path / "long.wav"
+    block = (0.1 * sine(220, 16_000, 60.0)).astype(np.float32)
+    with soundfile.SoundFile(path, "w", 16_000, 1, subtype="PCM_16") as file:
+        for _ in range(10):
+            file.write(block)
+    load_audio(path, 3.0)
+    tracemalloc.start()
+    try:
+        clip = read_clip(path, 3.0)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert clip.seconds == 600
+    assert clip.samples.shape == (48_000,)
+    assert peak < 4 * 2**20 < path.stat().st_size
+
+
+@settings(deadline=None)
+@given(st.sampled_from(RATES), st.lists(st.integers(0, 30_000), max_size=20), st.integers(0, 9))
+def test_a_stream_is_resampled_like_the_whole(rate: int, lengths: list[int], seed: int) -> None:
+    stream = np.random.default_rng(seed).standard_normal(sum(lengths)).astype(np.float32)
+    resampler, blocks, at = Resampler(rate), [], 0
+    for n in lengths:
+        blocks.append(resampler.push(stream[at : at + n]))
+        at += n
+    found = np.concatenate([*blocks, resampler.finish()])
+    expected = resample(stream, rate) if len(stream) else stream
+    assert abs(len(found) - len(expected)) <= (2 if rate in DRIFTING else 0)
+    n = min(len(found), len(expected))
+    np.testing.assert_allclose(found[:n], expected[:n], atol=2e-5)
+
+
+@pytest.mark.parametrize("rate", RATES)
+@pytest.mark.parametrize("seconds", [0.3, 1.0, 60.0])
+def test_blocks_are_the_whole_file(
+    tmp_path: Path, write_tone: Callable[..., Path], rate: int, seconds: float
+) -> None:
+    path = write_tone(tmp_path / "tone.wav", seconds=3.21, rate=rate, channels=2)
+    blocks = list(stream_audio(path, seconds))
+    assert len(blocks) >= min(4, 4 / seconds)
+    whole, streamed = load_audio(path), np.concatenate(blocks)
+    assert streamed.dtype == np.float32
+    assert abs(len(streamed) - len(whole)) <= (2 if rate in DRIFTING else 0)
+    n = min(len(whole), len(streamed))
+    np.testing.assert_allclose(streamed[:n], whole[:n], atol=2e-6)
+    assert audio_seconds(path) == pytest.approx(3.21, abs=1e-4)
+
+
+def test_an_hour_never_stands_in_memory_whole(tmp_path: Path) -> None:
+    path = tmp_path / "hour.wav"
+    with soundfile.SoundFile(path, "w", 16_000, 1) as file:
+        for _ in range(60):
+            file.write(np.full(60 * 16_000, 0.1, dtype=np.float32))
+    tracemalloc.start()
+    n = sum(len(block) for block in stream_audio(path))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert n == 3600 * 16_000
+    assert peak < 10e6, "20 s are 1.3 MB of float32, an hour would be 230 MB"
+
+
+def test_a_shorter_clip_comes_as_long_as_it_is(
+    tmp_path: Path, write_tone: Callable[..., Path]
+) -> None:
+    path = write_tone(tmp_path / "clip.wav", seconds=1.25)
+    assert load_audio(path, 3.0).shape == load_audio(path).shape == (20_000,)
+
+
+# --- the hash --------------------------------------------------------------------------------
+
+
+def test_the_hash_is_hashlibs(tmp_path: Path, write_tone: Callable[..., Path]) -> None:
+    path = write_tone(tmp_path / "clip.wav", seconds=40)  # more than one block of 1 MiB
+    expected = hashlib.sha256(path.read_bytes()).hexdigest()
+    assert hash_file(path) == read_clip(path, 3.0).sha256 == expected
+
+
+def test_hashing_a_missing_file_names_it(tmp_path: Path) -> None:
+    with pytest.raises(AudioError, match=r"gone\.wav: No such file"):
+        hash_file(tmp_path / "gone.wav")
+
+
+# --- clip length -----------------------------------------------------------------------------
+
+
+def rng() -> np.random.Generator:
+    return np.random.default_rng(7)
+
+
+SHORT = np.random.default_rng(1).standard_normal(20_000).astype(np.float32)
+
+
+@pytest.mark.parametrize("fill", FILL_RULES)
+def test_a_long_clip_keeps_its_first_part(fill: FillRule) -> None:
+    samples = np.arange(60_000, dtype=np.float32)
+    np.testing.assert_array_equal(fit_length(samples, 3.0, fill, rng()), samples[:48_000])
+    np.testing.assert_array_equal(fit_length(samples[:48_000], 3.0, fill, rng()), samples[:48_000])
+    np.testing.assert_array_equal(fit_length(samples, 0.0, fill, rng()), samples)
+
+
+@pytest.mark.parametrize("fill", FILL_RULES)
+@settings(database=None, deadline=None, derandomize=True, max_examples=40)
+@given(n=st.integers(1, 3_000), seconds=st.sampled_from([0.01, 0.1, 0.125]))
+def test_every_rule_gives_the_length_and_begins_with_the_clip(
+    fill: FillRule, n: int, seconds: float
+) -> None:
+    samples = np.random.default_rng(n).standard_normal(n).astype(np.float32)
+    fitted, wanted = fit_length(samples, seconds, fill, rng()), n_samples(seconds)
+    assert fitted.dtype == np.float32
+    assert len(fitted) == (min(n, wanted) if fill == "none" else wanted)
+    kept = min(n, wanted)
+    np.testing.assert_array_equal(fitted[:kept], samples[:kept])
+
+
+def test_sample_fills_with_samples_of_the_clip_at_random() -> None:
+    fitted = fit_length(SHORT, 3.0, "sample", rng())
+    tail = fitted[len(SHORT) :]
+    assert np.isin(tail, SHORT).all()
+    # Drawn evenly and independently: 28,000 draws from 20,000 meet 1 - exp(-1.4) of them.
+    assert len(np.unique(tail)) / len(SHORT) == pytest.approx(1 - np.exp(-1.4), abs=0.02)
+    assert abs(np.corrcoef(tail[1:], tail[:-1])[0, 1]) < 0.03
+    assert tail.std() == pytest.approx(SHORT.std(), rel=0.03)
+
+
+def test_repeat_fills_with_the_clip_again() -> None:
+    expected = np.concatenate([SHORT, SHORT, SHORT])[:48_000]
+    np.testing.assert_array_equal(fit_length(SHORT, 3.0, "repeat", rng()), expected)
+
+
+def test_zero_fills_with_zeros_and_none_with_nothing() -> None:
+    padded = fit_length(SHORT, 3.0, "zero", rng())
+    np.testing.assert_array_equal(padded, np.pad(SHORT, (0, 28_000)))
+    np.testing.assert_array_equal(fit_length(SHORT, 3.0, "none", rng()), SHORT)
+
+
+def test_an_unknown_rule_lists_the_known_ones() -> None:
+    with pytest.raises(AudioError, match="'mirror' is none of sample, repeat, zero, none"):
+        fit_length(SHORT, 3.0, "mirror", rng())  # type: ignore[arg-type]
+
+
+def test_random_fill_depends_on_the_bytes_and_the_seed_alone() -> None:
+    clip = Clip(SHORT, hashlib.sha256(b"one").hexdigest(), 1.25)
+    other = Clip(SHORT, hashlib.sha256(b"two").hexdigest(), 1.25)
+    fitted = fit_clip(clip, 3.0, "sample", seed=0)
+    np.testing.assert_array_equal(fitted, fit_clip(clip, 3.0, "sample", seed=0))
+    assert not np.array_equal(fitted, fit_clip(other, 3.0, "sample", seed=0))
+    assert not np.array_equal(fitted, fit_clip(clip, 3.0, "sample", seed=1))
+    # Stores rely on this formula: it may not change without a new key.
+    drawn = np.random.default_rng([0, int(clip.sha256[:16], 16)]).integers(0, 20_000, 28_000)
+    np.testing.assert_array_equal(fitted[20_000:], SHORT[drawn])
+
+
+# --- silence ---------------------------------------------------------------------------------
+
+
+def with_silence(before: float, after: float, noise: float = 1e-4) -> np.ndarray:
+    """One second of tone between two silences that are not quite digital."""
+    tone = 0.3 * np.sin(2 * np.pi * 200 * np.arange(16_000) / 16_000)
+    parts = np.zeros(round(before * 16_000)), tone, np.zeros(round(after * 16_000))
+    samples = np.concatenate(parts)
+    return (samples + noise * rng().standard_normal(len(samples))).astype(np.float32)
+
+
+def test_silence_around_speech_is_cut() -> None:
+    samples = with_silence(0.8, 0.5)
+    trimmed = trim_silence(samples)
+    # 60 ms stay on either side, and a 20 ms frame that the tone only touches.
+    assert 16_000 + 2 * 960 - 320 <= len(trimmed) <= 16_000 + 2 * 1280
+    assert np.shares_memory(trimmed, samples)
+    start = (trimmed.ctypes.data - samples.ctypes.data) // 4
+    assert 0.8 * 16_000 - 1280 <= start <= 0.8 * 16_000 - 640
+
+
+def test_pauses_inside_and_sound_to_the_edges_stay() -> None:
+    pause = np.concatenate([with_silence(0.5, 0.4), with_silence(0.4, 0.5)])
+    assert len(trim_silence(pause)) == pytest.approx(2.8 * 16_000, abs=3 * 1280)
+    full = with_silence(0, 0)[:15_999]  # not a whole number of frames
+    np.testing.assert_array_equal(trim_silence(full), full)
+    for n in (0, 1, 319, 320):
+        assert len(trim_silence(full[:n])) == n
+    np.testing.assert_array_equal(trim_silence(np.zeros(1000, np.float32)), np.zeros(1000))
+
+
+@given(
+    st.integers(400, 4000), st.integers(0, 2**32 - 1), st.floats(0.001, 1000),
+)  # fmt: skip
+def test_trimming_twice_or_louder_is_trimming_once(n: int, seed: int, gain: float) -> None:
+    generator = np.random.default_rng(seed)
+    envelope = 10.0 ** generator.uniform(-4, 0, -(-n // 200)).repeat(200)[:n]
+    samples = (generator.standard_normal(n) * envelope).astype(np.float32)
+    once = trim_silence(samples)
+    assert len(once) >= min(n, 320)
+    assert len(trim_silence(samples * np.float32(gain))) == len(once)
+
+
+def test_a_trimmed_clip_starts_where_speech_does(tmp_path: Path) -> None:
+    """The first three seconds are counted from there, and only as much is decoded as needed."""
+    path = tmp_path / "late.wav"
+    soundfile.write(path, with_silence(4.0, 1.0), 16_000, subtype="FLOAT")
+    assert not np.abs(read_clip(path, 3.0).samples).max() > 0.01  # four seconds too early
+    clip = read_clip(path, 3.0, trim=True)
+    assert np.abs(clip.samples[1600:15_000]).max() > 0.2
+    assert len(clip.samples) < 1.2 * 16_000
+    assert clip.seconds == 6.0
+    np.testing.assert_array_equal(clip.samples, read_clip(path, 0.0, trim=True).samples)
+    half = read_clip(path, 0.5, trim=True)
+    np.testing.assert_array_equal(half.samples, clip.samples[:8000])
+
+
+# --- folders ---------------------------------------------------------------------------------
+
+
+def test_audio_is_found_in_any_nesting_and_case(tmp_path: Path) -> None:
+    names = ["b.WAV", "a/deep/c.Flac", "a/d.mp3", "a.ogg", "z z/é.OPUS"]
+    for name in [*names, "a/notes.txt", "wav", "a/._d.mp3", "b.wav.part", ".new/e.wav"]:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "folder.wav").mkdir()
+    found = find_audio(tmp_path)
+    assert found == sorted(tmp_path / name for name in names)
+    assert find_audio(tmp_path / "b.WAV") == [tmp_path / "b.WAV"]
+    assert find_audio(tmp_path / "wav") == []
+    with pytest.raises(AudioError, match="nowhere: no such folder or file"):
+        find_audio(tmp_path / "nowhere")
+
+
+# --- bad input -------------------------------------------------------------------------------
+
+LFS_POINTER = (
+    "version https://git-lfs.github.com/spec/v1\n"
+    f"oid sha256:{hashlib.sha256(b'').hexdigest()}\nsize 72862\n"
+)
+
+
+def write_samples(path: Path, samples: np.ndarray, rate: int = 16_000) -> None:
+    soundfile.write(path, samples.astype(np.float32), rate, subtype="FLOAT")
+
+
+def with_a_bad_sample(value: float) -> np.ndarray:
+    samples = 0.1 * sine(220, 16_000, 1.0)
+    samples[8_000] = value
+    return samples
+
+
+def write_cut(path: Path, ending: str, share: float) -> None:
+    whole = path.with_name(f"whole{ending}")
+    soundfile.write(whole, 0.1 * sine(220, 16_000, 3.0), 16_000)
+    content = whole.read_bytes()
+    path.write_bytes(content[: round(share * len(content))])
+
+
+BAD: dict[str, tuple[Callable[[Path], object], str]] = {
+    "text": (lambda path: path.write_text("I am not audio\n" * 50), "is it really audio"),
+    "noise": (lambda path: path.write_bytes(bytes(range(256)) * 40), "is it really audio"),
+    "lfs pointer": (lambda path: path.write_text(LFS_POINTER), "git-lfs pointer.*'git lfs pull'"),
+    "zero length": (lambda path: path.write_bytes(b""), "the file is empty"),
+    "header alone": (lambda path: write_samples(path, np.zeros(0)), "holds no samples"),
+    "half a header": (lambda path: write_cut(path, ".wav", 0.0002), "is it really audio"),
+    "wav cut short": (
+        lambda path: write_cut(path, ".wav", 0.5),
+        r"cut short: the header promises 3\.00 s and 1\.50 s are there; copy or download it again",
+    ),
+    "flac cut short": (lambda path: write_cut(path, ".flac", 0.5), "is it really audio"),
+    "mp3 cut short": (
+        lambda path: write_cut(path, ".mp3", 0.5),
+        r"promises 3\.00 s and \d\.\d\d s",
+    ),
+    "ogg cut short": (lambda path: write_cut(path, ".ogg", 0.5), "is it really audio"),
+    "399 samples": (
+        lambda path: write_samples(path, 0.1 * sine(220, 16_000)[: MIN_SAMPLES - 1]),
+        "399 samples at 16 kHz; an encoder needs at least 400",
+    ),
+    "1190 samples at 48 kHz": (
+        lambda path: write_samples(path, 0.1 * sine(220, 48_000)[:1190], 48_000),
+        "397 samples at 16 kHz",
+    ),
+    "silence": (lambda path: write_samples(path, np.zeros(16_000)), "digital silence"),
+    "nan": (lambda path: write_samples(path, with_a_bad_sample(np.nan)), "not finite"),
+    "infinity": (lambda path: write_samples(path, with_a_bad_sample(np.inf)), "not finite"),
+    "a rate of 1 Hz": (lambda path: write_samples(path, sine(1, 4000), 1), "1 Hz, which no"),
+    "a rate of 8 MHz": (
+        lambda path: write_samples(path, sine(1, 4000), 8_388_795),
+        "8388795 Hz, which no recording",
+    ),
+    "vanished": (lambda path: None, "No such file or directory"),
+    "a folder": (lambda path: path.mkdir(), "Is a directory"),
+}
+
+
+@pytest.mark.parametrize("seconds", [0.0, 3.0])
+@pytest.mark.parametrize("kind", BAD)
+def test_bad_input_is_named_with_its_reason(tmp_path: Path, kind: str, seconds: float) -> None:
+    make, reason = BAD[kind]
+    path = tmp_path / "03-01-01-01-01-01-01.wav"
+    make(path)
+    with pytest.raises(AudioError, match=reason) as caught:
+        load_audio(path, seconds)
+    message = str(caught.value)
+    assert message.startswith(f"{path}: ")
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize("kind", [kind for kind in BAD if "samples" not in kind])
+def test_blocks_of_bad_input_end_with_the_same_reason(tmp_path: Path, kind: str) -> None:
+    make, reason = BAD[kind]
+    path = tmp_path / "bad.wav"
+    make(path)
+    if kind == "silence":  # a long recording may well be silent for the length of a block
+        assert not np.concatenate(list(stream_audio(path, 0.5))).any()
+        return
+    with pytest.raises(AudioError, match=reason) as caught:
+        list(stream_audio(path, 0.5))
+    assert str(caught.value).startswith(f"{path}: ")
+
+
+@pytest.mark.parametrize("kind", [kind for kind in BAD if kind not in ("vanished", "a folder")])
+def test_the_command_lists_every_bad_clip_and_keeps_the_good_one(
+    tmp_path: Path, write_tone: Callable[..., Path], kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    BAD[kind][0](tmp_path / "SM1_F1_A001.wav")
+    for left_over in tmp_path.glob("whole*"):
+        left_over.unlink()
+    write_tone(tmp_path / "SM1_F1_A002.wav")
+    assert corpora.main([str(tmp_path), "--corpus", "urdu"]) == 3
+    table = capsys.readouterr().out
+    assert "clips        1" in table
+    assert re.search(rf"SM1_F1_A001\.wav: .*{BAD[kind][1]}", table)
+
+
+def test_the_real_lfs_pointer_is_told_from_audio(shared: Path) -> None:
+    with pytest.raises(AudioError, match="git lfs pull"):
+        load_audio(shared / "corpora" / "cremad" / "lfs_pointer_example.wav")
+
+
+def test_400_samples_are_enough(tmp_path: Path) -> None:
+    write_samples(tmp_path / "clip.wav", 0.1 * sine(220, 16_000)[:MIN_SAMPLES])
+    assert load_audio(tmp_path / "clip.wav").shape == (400,)
+
+
+@pytest.mark.parametrize("size", [0xFFFFFFFF, 0x7FFFFFFF, 0x7FFFF000, 0x80000000])
+def test_a_wav_from_a_pipe_is_as_long_as_it_is(
+    tmp_path: Path, write_tone: Callable[..., Path], size: int
+) -> None:
+    # The writer couldn't know the length and couldn't come back to state it.
+    path = write_tone(tmp_path / "clip.wav")
+    content = bytearray(path.read_bytes())
+    struct.pack_into("<I", content, content.index(b"data") + 4, size)
+    struct.pack_into("<I", content, 4, 0xFFFFFFFF)
+    path.write_bytes(content)
+    for seconds in (0.0, 3.0):
+        clip = read_clip(path, seconds)
+        assert (len(clip.samples), clip.seconds) == (16_000, 1.0)
+
+
+def test_a_header_that_promises_a_little_too_much_is_forgiven(
+    tmp_path: Path, write_tone: Callable[..., Path]
+) -> None:
+    path = write_tone(tmp_path / "clip.wav")
+    content = bytearray(path.read_bytes())
+    struct.pack_into("<I", content, content.index(b"data") + 4, 32_000 + 44)
+    path.write_bytes(content)
+    assert read_clip(path).samples.shape == (16_000,)
+
+
+def test_a_cut_beyond_what_is_needed_does_no_harm(
+    tmp_path: Path, write_tone: Callable[..., Path]
+) -> None:
+    path = write_tone(tmp_path / "clip.wav", seconds=8)
+    path.write_bytes(path.read_bytes()[: 44 + 2 * 16_000 * 5])
+    assert read_clip(path, 3.0).samples.shape == (48_000,)
+    with pytest.raises(AudioError, match=r"promises 8\.00 s and 5\.00 s are there"):
+        read_clip(path)
+
+
+def test_a_flac_that_does_not_state_its_length_is_named_with_the_remedy(
+    tmp_path: Path, write_tone: Callable[..., Path]
+) -> None:
+    path = write_tone(tmp_path / "clip.flac")
+    content = bytearray(path.read_bytes())
+    content[21] &= 0xF0  # the 36 bits of STREAMINFO that count the samples
+    content[22:26] = bytes(4)
+    path.write_bytes(content)
+    for seconds in (0.0, 3.0):
+        with pytest.raises(AudioError, match=r"doesn't say how long it is.*convert it once"):
+            read_clip(path, seconds)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no permission bits to take away")
+def test_a_file_that_may_not_be_read_is_named(
+    tmp_path: Path, write_tone: Callable[..., Path], run: Callable[..., CompletedProcess[str]]
+) -> None:
+    write_tone(tmp_path / "open.wav")
+    write_tone(tmp_path / "locked.wav").chmod(0)
+    tmp_path.chmod(0o755)
+    # Root reads everything, so the check is made as nobody. Paths are relative because nobody
+    # may not walk through the folders above.
+    script = """
+import os, sys
+from pathlib import Path
+from ser_embed.errors import AudioError, load_audio
+os.chdir(sys.argv[1])
+if os.getuid() == 0:
+    os.setuid(65534)
+print(len(load_audio(Path("open.wav"))))
+try:
+    load_audio(Path("locked.wav"))
+except AudioError as error:
+    print(error)
+"""
+    done = run("-c", script, tmp_path)
+    assert done.stdout.splitlines() == ["16000", "locked.wav: Permission denied"], done.stderr
+
+
+# --- the official files ----------------------------------------------------------------------
+
+ORIGINALS = {  # rate and channels of the official wav, and how near our own 16 kHz copy is
+    "ravdess/Actor_01/03-01-01-01-01-01-01.wav": (48_000, 1, 0.999),
+    "ravdess/Actor_01/03-01-02-01-01-02-01.wav": (48_000, 2, 0.999),
+    "ravdess/Actor_02/03-01-05-02-02-02-02.wav": (48_000, 1, 0.999),
+    "ravdess/Actor_02/03-01-08-01-01-01-02.wav": (48_000, 1, 0.999),
+    "tess/OAF_Fear/OAF_back_fear.wav": (24_414, 1, 0.99),  # the copy is lossy
+    "tess/OAF_Fear/OAF_food_fear.wav": (96_000, 1, 0.99),
+    "tess/YAF_happy/YAF_ring_happy.wav": (24_414, 1, 0.99),
+    "urdu/Angry/SM4_F2_A054.wav": (44_100, 1, 0.999),
+}
+
+
+def test_the_list_of_originals_is_whole(shared: Path) -> None:
+    folder = shared / "corpora" / "originals"
+    assert {path.relative_to(folder).as_posix() for path in find_audio(folder)} == set(ORIGINALS)
+
+
+@pytest.mark.parametrize("name", ORIGINALS)
+def test_an_official_file_is_nearly_its_16_khz_copy(shared: Path, name: str) -> None:
+    rate, channels, correlation = ORIGINALS[name]
+    original = read_clip(shared / "corpora" / "originals" / name)
+    (copy,) = (shared / "corpora" / name).parent.glob(f"{Path(name).stem}.*")
+    resampled = load_audio(copy)
+    assert (original.rate, original.channels) == (rate, channels)
+    assert abs(len(original.samples) - len(resampled)) <= 2
+    n = min(len(original.samples), len(resampled))
+    assert np.corrcoef(original.samples[:n], resampled[:n])[0, 1] > correlation
+    assert original.samples.std() == pytest.approx(resampled.std(), rel=0.02)
+    assert original.seconds == pytest.approx(len(resampled) / SAMPLE_RATE, abs=1e-3)
+
+
+def test_a_clip_that_is_renamed_is_the_same_clip(shared: Path, tmp_path: Path) -> None:
+    source = shared / "corpora" / "originals" / "urdu" / "Angry" / "SM4_F2_A054.wav"
+    copy = tmp_path / "renamed.WAV"
+    shutil.copyfile(source, copy)
+    first, second = read_clip(source, 4.0), read_clip(copy, 4.0)
+    assert first.sha256 == second.sha256
+    np.testing.assert_array_equal(
+        fit_clip(first, 4.0, "sample", 3), fit_clip(second, 4.0, "sample", 3)
+    )

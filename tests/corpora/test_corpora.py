@@ -1,0 +1,737 @@
+"""Corpora on disk: trees built from every naming rule and read back, CSVs, and the command."""
+
+import json
+import os
+import shutil
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from subprocess import CompletedProcess
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import soundfile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ser_embed.audio.decoding import AUDIO_ENDINGS, read_clip
+from ser_embed.bundled import DEMO_CORPUS
+from ser_embed.corpora import folders as corpora
+from ser_embed.corpora.folders import discover, listing_of, read_corpus, read_demo
+from ser_embed.corpora.naming import CORPORA, Utterance
+from ser_embed.corpora.tables import Listing, read_csv
+from ser_embed.errors import CorpusError
+
+
+class Named(NamedTuple):
+    """A clip as its corpus names it, and what the name says."""
+
+    folder: str
+    stem: str
+    speaker: str
+    gender: str
+    emotion: str
+    intensity: str
+    text_id: str
+    recording: str = ""
+
+
+# --- every naming rule, written out once more ------------------------------------------------
+
+
+def ravdess(channel: str, emotions: list[str]) -> Iterator[Named]:
+    for actor, gender in (("01", "male"), ("24", "female")):
+        for number, emotion in enumerate(emotions, start=1):
+            for level, intensity in (("01", "normal"), ("02", "strong")):
+                if emotion == "neutral" and intensity == "strong":
+                    continue
+                stem = f"03-{channel}-{number:02d}-{level}-02-01-{actor}"
+                yield Named(f"Actor_{actor}", stem, actor, gender, emotion, intensity, "02")
+
+
+def tess() -> Iterator[Named]:
+    codes = {"angry": "angry", "disgust": "disgust", "fear": "fearful", "happy": "happy",
+             "neutral": "neutral", "ps": "surprised", "sad": "sad"}  # fmt: skip
+    for speaker in ("OAF", "YAF"):
+        for code, emotion in codes.items():
+            for word in ("back", "youth"):
+                stem = f"{speaker}_{word}_{code}"
+                yield Named(f"{speaker}_{code}", stem, speaker, "female", emotion, "", word)
+    yield Named("OAF_neutral", "OA_bite_neutral", "OAF", "female", "neutral", "", "bite")
+
+
+def urdu() -> Iterator[Named]:
+    codes = {"A": "angry", "H": "happy", "N": "neutral", "S": "sad"}
+    for speaker, gender in (("SM4", "male"), ("SF12", "female")):
+        for code, emotion in codes.items():
+            for number in (53, 54, 55):
+                recording = f"{speaker}-{code}{27 if number < 55 else 28}"
+                stem = f"{speaker}_F2_{code}{number:03d}"
+                yield Named(emotion, stem, speaker, gender, emotion, "", "", recording)
+
+
+def crema_d() -> Iterator[Named]:
+    codes = {"ANG": "angry", "DIS": "disgust", "FEA": "fearful", "HAP": "happy", "SAD": "sad"}
+    levels = {"LO": "low", "MD": "medium", "HI": "high", "XX": ""}
+    for speaker, gender in (("1001", "male"), ("1091", "female")):
+        for code, emotion in codes.items():
+            for level, intensity in levels.items():
+                stem = f"{speaker}_IEO_{code}_{level}"
+                yield Named("AudioWAV", stem, speaker, gender, emotion, intensity, "ieo")
+        yield Named("AudioWAV", f"{speaker}_IEO_NEU_XX", speaker, gender, "neutral", "", "ieo")
+    yield Named("AudioWAV", "1040_ITH_SAD_X", "1040", "male", "sad", "", "ith")
+
+
+def emo_db() -> Iterator[Named]:
+    codes = {"W": "angry", "L": "boredom", "E": "disgust", "A": "fearful", "F": "happy",
+             "T": "sad", "N": "neutral"}  # fmt: skip
+    for speaker, gender in (("03", "male"), ("16", "female")):
+        for code, emotion in codes.items():
+            for text in ("a01", "b10"):
+                yield Named("wav", f"{speaker}{text}{code}b", speaker, gender, emotion, "", text)
+
+
+def savee(in_folders: bool) -> Iterator[Named]:
+    codes = {"a": "angry", "d": "disgust", "f": "fearful", "h": "happy", "n": "neutral",
+             "sa": "sad", "su": "surprised"}  # fmt: skip
+    for speaker in ("DC", "JE", "JK", "KL"):
+        for code, emotion in codes.items():
+            stem = f"{code}15" if in_folders else f"{speaker}_{code}15"
+            folder = speaker if in_folders else "ALL"
+            yield Named(folder, stem, speaker, "male", emotion, "", "15")
+
+
+def nemo() -> Iterator[Named]:
+    codes = {"anger": "angry", "fear": "fearful", "happiness": "happy", "neutral": "neutral",
+             "sadness": "sad", "surprised": "surprised"}  # fmt: skip
+    for speaker in ("EB0", "SM0"):
+        for code, emotion in codes.items():
+            for text in ("1", "77"):
+                yield Named("samples", f"{speaker}_{code}_{text}", speaker, "", emotion, "", text)
+
+
+SUNG = ["neutral", "calm", "happy", "sad", "angry", "fearful"]
+CLIPS: dict[str, list[Named]] = {
+    "ravdess": list(ravdess("01", [*SUNG, "disgust", "surprised"])),
+    "ravdess-song": list(ravdess("02", SUNG)),
+    "tess": list(tess()),
+    "urdu": list(urdu()),
+    "crema-d": list(crema_d()),
+    "emo-db": list(emo_db()),
+    "savee": list(savee(in_folders=False)),
+    "nemo": list(nemo()),
+}
+LAYOUTS: dict[str, Callable[[str, str, str], str]] = {
+    "as-released": lambda folder, stem, ending: f"{folder}/{stem}{ending}",
+    "flat-lower": lambda folder, stem, ending: f"{stem}{ending}".lower(),
+    "deep-upper": lambda folder, stem, ending: (
+        f"Audio Files é/Archive.wav.d/{folder}/{stem}{ending}".upper()
+    ),
+}
+
+
+@pytest.fixture(scope="session")
+def audio(
+    tmp_path_factory: pytest.TempPathFactory, write_tone: Callable[..., Path]
+) -> dict[str, Path]:
+    """A short clip in every format by its ending."""
+    folder = tmp_path_factory.mktemp("audio")
+    clips = {ending: folder / f"tone{ending}" for ending in AUDIO_ENDINGS}
+    samples, rate = soundfile.read(write_tone(clips[".wav"], seconds=0.2))
+    for ending in (".flac", ".mp3", ".ogg"):
+        soundfile.write(clips[ending], samples, rate)
+    soundfile.write(clips[".opus"], samples, rate, format="OGG", subtype="OPUS")
+    return clips
+
+
+def build(
+    root: Path, clips: list[Named], audio: dict[str, Path], layout: str = "as-released"
+) -> dict[Path, Named]:
+    """Lay clips out under `root`, the formats by turns, and return which path is which."""
+    built = {}
+    for i, clip in enumerate(clips):
+        ending = AUDIO_ENDINGS[i % len(AUDIO_ENDINGS)]
+        path = root / LAYOUTS[layout](clip.folder, clip.stem, ending)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(audio[ending], path)
+        built[path] = clip
+    return built
+
+
+def expected(corpus: str, path: Path, clip: Named) -> Utterance:
+    return Utterance(
+        path, corpus, f"{corpus}:{clip.speaker}", clip.gender, clip.emotion, clip.intensity,
+        clip.text_id, clip.recording and f"{corpus}:{clip.recording}",
+    )  # fmt: skip
+
+
+# --- the contract of every corpus ------------------------------------------------------------
+
+
+def test_the_trees_cover_every_corpus_emotion_and_intensity() -> None:
+    assert set(CLIPS) == set(CORPORA)
+    for name, clips in CLIPS.items():
+        emotions, intensities = set(CORPORA[name].emotions.values()), CORPORA[name].intensities
+        if name == "ravdess-song":
+            emotions -= {"disgust", "surprised"}  # never sung
+        assert {clip.emotion for clip in clips} == emotions
+        assert {clip.intensity for clip in clips} - {""} == set(intensities.values()) - {""}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("corpus", CORPORA)
+def test_a_tree_is_read_back(
+    tmp_path: Path, audio: dict[str, Path], corpus: str, layout: str
+) -> None:
+    built = build(tmp_path, CLIPS[corpus], audio, layout)
+    listing = read_corpus(tmp_path, corpus)
+    assert (listing.corpus, listing.root, listing.faults) == (corpus, tmp_path, ())
+    assert listing.utterances == tuple(
+        expected(corpus, path, clip) for path, clip in sorted(built.items())
+    )
+
+
+@pytest.mark.parametrize("ending", AUDIO_ENDINGS)
+def test_clips_of_every_ending_decode(audio: dict[str, Path], ending: str) -> None:
+    clip = read_clip(audio[ending])
+    assert clip.samples.dtype == np.float32
+    assert 0.19 < clip.seconds < 0.25
+
+
+@pytest.mark.parametrize("layout", ["as-released", "deep-upper"])
+def test_savee_is_read_from_a_folder_per_speaker(
+    tmp_path: Path, audio: dict[str, Path], layout: str
+) -> None:
+    built = build(tmp_path, list(savee(in_folders=True)), audio, layout)
+    listing = read_corpus(tmp_path, "savee")
+    assert {u.path: u for u in listing.utterances} == {
+        path: expected("savee", path, clip) for path, clip in built.items()
+    }
+
+
+def test_what_is_not_audio_is_passed_over(tmp_path: Path, audio: dict[str, Path]) -> None:
+    build(tmp_path, CLIPS["urdu"], audio)
+    (tmp_path / "README.md").write_text("read me")
+    (tmp_path / "Angry.wav").mkdir()
+    (tmp_path / "Angry.wav" / "notes.txt").write_text("a folder with an ending")
+    shutil.copyfile(audio[".wav"], tmp_path / "._SM4_F2_A054.wav")  # left by macOS archives
+    listing = read_corpus(tmp_path, "urdu")
+    assert len(listing.utterances) == len(CLIPS["urdu"])
+    assert not listing.faults
+
+
+def test_one_file_is_a_corpus_of_its_folder(tmp_path: Path, audio: dict[str, Path]) -> None:
+    path = next(iter(build(tmp_path, CLIPS["urdu"], audio)))
+    for listing in (read_corpus(path, "urdu"), *discover(path)):
+        assert [u.path for u in listing.utterances] == [path]
+        assert listing.root == path.parent
+
+
+def test_the_root_may_be_text(tmp_path: Path, audio: dict[str, Path]) -> None:
+    build(tmp_path, CLIPS["urdu"], audio)
+    assert read_corpus(str(tmp_path), "urdu") == read_corpus(tmp_path, "urdu")
+
+
+# --- the real corpora ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("corpus", "clips", "speakers", "genders", "emotions", "intensities"),
+    [
+        ("ravdess", 1440, 24, {"male": 720, "female": 720},
+         {"neutral": 96, **dict.fromkeys(("calm", "happy", "sad", "angry", "fearful", "disgust",
+                                          "surprised"), 192)},
+         {"normal": 768, "strong": 672}),
+        ("tess", 2800, 2, {"female": 2800},
+         dict.fromkeys(("angry", "disgust", "fearful", "happy", "neutral", "surprised", "sad"),
+                       400), {"": 2800}),
+        ("urdu", 400, 29, {"male": 344, "female": 56},
+         dict.fromkeys(("angry", "happy", "neutral", "sad"), 100), {"": 400}),
+    ],
+)  # fmt: skip
+def test_the_real_corpora_have_their_known_sizes(
+    shared: Path, corpus: str, clips: int, speakers: int, genders: dict[str, int],
+    emotions: dict[str, int], intensities: dict[str, int],
+) -> None:  # fmt: skip
+    listing = read_corpus(shared / "corpora" / corpus, corpus)
+    assert not listing.faults
+    assert len(listing.utterances) == clips
+    assert len({u.speaker for u in listing.utterances}) == speakers
+    assert Counter(u.gender for u in listing.utterances) == genders
+    assert Counter(u.emotion for u in listing.utterances) == emotions
+    assert Counter(u.intensity for u in listing.utterances) == intensities
+
+
+def test_tess_has_200_words_by_each_speaker_in_each_emotion(shared: Path) -> None:
+    clips = read_corpus(shared / "corpora" / "tess", "tess").utterances
+    assert set(Counter((u.speaker, u.emotion) for u in clips).values()) == {200}
+    assert set(Counter((u.speaker, u.text_id) for u in clips).values()) == {7}
+
+
+def test_discover_tells_the_originals_apart(shared: Path) -> None:
+    folder = shared / "corpora" / "originals"
+    found = {listing.corpus: listing for listing in discover(folder)}
+    assert {name: len(listing.utterances) for name, listing in found.items()} == {
+        "ravdess": 4, "tess": 3, "urdu": 1
+    }  # fmt: skip
+    assert found["ravdess"].root == folder / "ravdess"
+    assert found["urdu"].root == folder / "urdu" / "Angry"
+
+
+# --- several corpora in one folder -----------------------------------------------------------
+
+
+def test_discover_returns_every_corpus_once_in_the_order_of_the_registry(
+    tmp_path: Path, audio: dict[str, Path]
+) -> None:
+    built = {name: build(tmp_path / f"my {name}", clips, audio) for name, clips in CLIPS.items()}
+    shutil.copyfile(audio[".wav"], tmp_path / "holiday.wav")
+    listings = discover(tmp_path)
+    assert [listing.corpus for listing in listings] == list(CORPORA)
+    for listing in listings:
+        assert {u.path for u in listing.utterances} == set(built[listing.corpus])
+        assert listing.root.is_relative_to(tmp_path / f"my {listing.corpus}")
+        assert not listing.faults
+
+
+def test_discover_finds_the_clips_of_corpora_that_share_a_folder(
+    tmp_path: Path, audio: dict[str, Path]
+) -> None:
+    for name in ("urdu", "crema-d"):
+        build(tmp_path / "all", CLIPS[name], audio, "flat-lower")
+    urdu, crema_d = discover(tmp_path)
+    assert (urdu.corpus, len(urdu.utterances)) == ("urdu", len(CLIPS["urdu"]))
+    assert (crema_d.corpus, len(crema_d.utterances)) == ("crema-d", len(CLIPS["crema-d"]))
+    assert urdu.root == crema_d.root == tmp_path / "all"
+
+
+def test_discover_tells_of_files_that_belong_nowhere(
+    tmp_path: Path, audio: dict[str, Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    build(tmp_path / "urdu", CLIPS["urdu"], audio, "flat-lower")
+    discover(tmp_path)
+    assert caplog.text == ""
+    shutil.copyfile(next(iter(audio.values())), tmp_path / "urdu/holiday.wav")
+    (listing,) = discover(tmp_path)
+    assert len(listing.utterances) == len(CLIPS["urdu"])
+    assert f"{tmp_path}: 1 audio files are named as no known corpus" in caplog.text
+    assert "holiday.wav" in caplog.text
+
+
+def test_discover_finds_nothing_where_nothing_is(tmp_path: Path) -> None:
+    assert discover(tmp_path) == []
+    with pytest.raises(CorpusError, match="no such folder"):
+        discover(tmp_path / "missing")
+
+
+# --- errors ----------------------------------------------------------------------------------
+
+
+def test_an_unknown_corpus_lists_the_known_ones(tmp_path: Path) -> None:
+    with pytest.raises(CorpusError, match=r"no corpus 'RAVDES'; known are ravdess, .*--csv"):
+        read_corpus(tmp_path, "RAVDES")
+
+
+def test_an_empty_folder_lists_the_endings(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("no audio")
+    with pytest.raises(CorpusError, match=r"no audio file in it \(\.wav \.flac .*\)") as caught:
+        read_corpus(tmp_path, "ravdess")
+    assert str(tmp_path) in str(caught.value)
+
+
+def test_a_missing_folder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(CorpusError, match=r"missing: no such folder"):
+        read_corpus(tmp_path / "missing", "ravdess")
+
+
+def test_another_corpuss_folder_is_recognised(tmp_path: Path, audio: dict[str, Path]) -> None:
+    build(tmp_path, CLIPS["tess"], audio)
+    build(tmp_path, CLIPS["urdu"], audio)
+    message = rf"They look like .*tess \({len(CLIPS['tess'])} files\)"
+    with pytest.raises(CorpusError, match=message) as caught:
+        read_corpus(tmp_path, "ravdess")
+    assert f"urdu ({len(CLIPS['urdu'])} files)" in str(caught.value)
+    assert "MM-01-EE-II-SS-RR-AA" in str(caught.value)
+
+
+def test_names_of_no_corpus_lead_to_the_csv(tmp_path: Path, audio: dict[str, Path]) -> None:
+    shutil.copyfile(audio[".wav"], tmp_path / "holiday.wav")
+    with pytest.raises(CorpusError, match=r"instance holiday\.wav.* write a CSV with the header"):
+        read_corpus(tmp_path, "ravdess")
+
+
+def test_files_that_no_rule_places_are_faults_and_other_corpora_are_not(
+    tmp_path: Path, audio: dict[str, Path]
+) -> None:
+    build(tmp_path, CLIPS["urdu"], audio)
+    build(tmp_path, CLIPS["savee"], audio)
+    for name in ("holiday.wav", "SM4_F2_D001.wav"):
+        shutil.copyfile(audio[".wav"], tmp_path / name)
+    listing = read_corpus(tmp_path, "urdu")
+    assert len(listing.utterances) == len(CLIPS["urdu"])
+    faults = {path.name: reason for path, reason in listing.faults}
+    assert set(faults) == {"holiday.wav", "SM4_F2_D001.wav"}
+    assert faults["holiday.wav"].startswith("the name doesn't follow urdu's rule S{M|F}")
+    assert faults["SM4_F2_D001.wav"].startswith("urdu has no emotion code 'D'; it has A angry")
+
+
+# --- the demo corpus -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("root", "corpus"),
+    [(None, "demo"), (DEMO_CORPUS, ""), (DEMO_CORPUS, "ravdess"), (DEMO_CORPUS / "Actor_03", "")],
+    ids=["by-name", "by-folder", "as-ravdess", "one-actor"],
+)
+def test_the_demo_corpus_keeps_its_name(root: Path | None, corpus: str) -> None:
+    listing = listing_of(root, corpus, None)
+    assert listing.corpus == "demo"
+    assert {u.corpus for u in listing.utterances} == {"demo"}
+    assert all(u.speaker.startswith("demo:0") for u in listing.utterances)
+    assert len(listing.utterances) == (60 if root == DEMO_CORPUS / "Actor_03" else 360)
+
+
+def test_demo_clips_are_never_found_as_ravdess() -> None:
+    assert discover(DEMO_CORPUS) == [read_demo()]
+    assert "ravdess" not in [listing.corpus for listing in discover(DEMO_CORPUS.parent)]
+    with pytest.raises(CorpusError, match=r"no audio file in it|none of its"):
+        read_corpus(DEMO_CORPUS.parent, "ravdess")
+
+
+def test_a_link_to_the_demo_corpus_is_still_the_demo_corpus(tmp_path: Path) -> None:
+    (tmp_path / "ravdess").symlink_to(DEMO_CORPUS)
+    assert listing_of(tmp_path / "ravdess", "ravdess", None).corpus == "demo"
+
+
+# --- a user's own CSV ------------------------------------------------------------------------
+
+
+def write_csv(folder: Path, text: str, encoding: str = "utf-8") -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "mine.csv"
+    path.write_text(text, encoding=encoding, newline="")
+    return path
+
+
+def rows_of(listing: Listing) -> dict[str, dict[str, Any]]:
+    return {u.path.name: asdict(u) for u in listing.utterances}
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+def test_a_csv_is_read_with_absolute_and_relative_paths(
+    tmp_path: Path, encoding: str, newline: str
+) -> None:
+    elsewhere = tmp_path / "elsewhere" / "b.wav"
+    lines = [
+        "path,emotion,speaker,gender,intensity,split",
+        "clips/a.wav,Happiness,anna,F,Strong,train",
+        f"{elsewhere},sad,bert,male,,Test",
+        '"clips/c, take 2.wav",neutral,,,,',
+        "../d.wav, wütend , anna , w , , dev ",
+    ]
+    file = write_csv(tmp_path / "list", newline.join(lines), encoding)
+    listing = read_csv(file)
+    assert (listing.corpus, listing.root, listing.faults) == ("mine", file.parent, ())
+    paths = [u.path for u in listing.utterances]
+    assert paths == sorted(paths)
+    assert set(paths) == {
+        tmp_path / "list" / "clips" / "a.wav", elsewhere,
+        tmp_path / "list" / "clips" / "c, take 2.wav", tmp_path / "list" / ".." / "d.wav",
+    }  # fmt: skip
+    rows = rows_of(listing)
+    assert rows["a.wav"] == {
+        "path": tmp_path / "list" / "clips" / "a.wav", "corpus": "mine", "speaker": "mine:anna",
+        "gender": "female", "emotion": "happy", "intensity": "strong", "text_id": "",
+        "recording": "", "part": "train",
+    }  # fmt: skip
+    assert (rows["b.wav"]["gender"], rows["b.wav"]["part"]) == ("male", "test")
+    assert (rows["c, take 2.wav"]["speaker"], rows["c, take 2.wav"]["part"]) == ("", "")
+    assert rows["d.wav"]["speaker"] == rows["a.wav"]["speaker"]
+    assert (rows["d.wav"]["emotion"], rows["d.wav"]["gender"]) == ("wütend", "female")
+    assert rows["d.wav"]["part"] == "val"
+
+
+def test_columns_of_a_csv_come_in_any_order_case_and_company(tmp_path: Path) -> None:
+    text = "note,Emotion, Path ,AGE\nx,angry,a.wav,31\ny,calm,b.wav,\n"
+    rows = rows_of(read_csv(write_csv(tmp_path, text)))
+    assert {name: row["emotion"] for name, row in rows.items()} == {
+        "a.wav": "angry", "b.wav": "calm"
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("word", "gender"),
+    [("f", "female"), ("Female", "female"), ("W", "female"), ("M", "male"), ("male", "male"),
+     ("", ""), ("diverse", "diverse")],
+)  # fmt: skip
+def test_words_for_gender(tmp_path: Path, word: str, gender: str) -> None:
+    file = write_csv(tmp_path, f"path,emotion,gender\na.wav,sad,{word}\n")
+    assert read_csv(file).utterances[0].gender == gender
+
+
+@pytest.mark.parametrize(
+    ("word", "part"),
+    [("train", "train"), ("VAL", "val"), ("valid", "val"), ("validation", "val"), ("dev", "val"),
+     ("test", "test"), ("", "")],
+)  # fmt: skip
+def test_words_for_split(tmp_path: Path, word: str, part: str) -> None:
+    file = write_csv(tmp_path, f"path,emotion,split\na.wav,sad,{word}\n")
+    assert read_csv(file).utterances[0].part == part
+
+
+def test_a_path_may_hold_any_character_but_a_line_end(tmp_path: Path) -> None:
+    name = "a\u2028b\x85c\x1c.wav"
+    file = write_csv(tmp_path, f"path,emotion\n{name},sad\n")
+    assert read_csv(file).utterances[0].path == tmp_path / name
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a.wav,happy\nb.wav,sad\n", r"first line must be a header .*; it is 'a\.wav,happy'"),
+        ("path\na.wav\n", "it is 'path'"),
+        ("emotion,speaker\nsad,anna\n", "it is 'emotion,speaker'"),
+        ("path;emotion\na.wav;sad\n", "it is 'path;emotion'"),
+        ("", "it is 'empty'"),
+        ("path,emotion\n", "no row after the header"),
+        ("path,emotion\na.wav,\n", "line 2: path and emotion must not be empty"),
+        ("path,emotion\na.wav,sad\n,sad\n", "line 3: path and emotion must not be empty"),
+        ("path,emotion\na.wav\n", "line 2: path and emotion must not be empty"),
+        ("path,emotion\na.wav,sad\n./a.wav,sad\n", r"line 3: .*a\.wav is listed twice"),
+        ("path,emotion,split\na.wav,sad,eval\n", "split 'eval' is none of train, val, test"),
+        (f"path,emotion\n{'x' * 200_000},sad\n", "can't be read as CSV .field larger"),
+        ("path,emotion\na\0.wav,sad\n", "holds NUL bytes"),
+    ],
+)
+def test_a_csv_that_can_not_be_used_is_named(tmp_path: Path, text: str, message: str) -> None:
+    file = write_csv(tmp_path, text)
+    with pytest.raises(CorpusError, match=message) as caught:
+        read_csv(file)
+    assert str(caught.value).startswith(str(file))
+
+
+def test_a_csv_that_is_missing_or_not_text_is_named(tmp_path: Path) -> None:
+    for path in (tmp_path / "missing.csv", tmp_path):
+        with pytest.raises(CorpusError, match="can't be read as CSV") as caught:
+            read_csv(path)
+        assert str(path) in str(caught.value)
+    with pytest.raises(CorpusError, match="can't be read as CSV"):
+        read_csv(write_csv(tmp_path, "path,emotion\na.wav,sad\n", "utf-16"))
+
+
+_CELL = st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=12)
+_CSV_TEXT = st.one_of(
+    st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=120),
+    st.lists(st.lists(_CELL, max_size=7).map(",".join), max_size=6).map(
+        lambda rows: "\n".join(["path,emotion,speaker,gender,intensity,split", *rows])
+    ),
+    st.text(alphabet="ab,\"'\n\r\t\0;", max_size=60).map(lambda text: f"path,emotion\n{text}"),
+)
+
+
+@settings(database=None, deadline=None, derandomize=True, max_examples=300)
+@given(st.one_of(_CSV_TEXT.map(str.encode), st.binary(max_size=120)))
+def test_no_csv_raises_anything_but_a_corpus_error(
+    tmp_path_factory: pytest.TempPathFactory, content: bytes
+) -> None:
+    file = tmp_path_factory.getbasetemp() / "anything.csv"
+    file.write_bytes(content)
+    try:
+        listing = read_csv(file)
+    except CorpusError:
+        return
+    assert listing.utterances
+    for utterance in listing.utterances:
+        assert utterance.emotion
+        assert utterance.part in ("", "train", "val", "test")
+        assert "\0" not in str(utterance.path)
+
+
+# --- which of the two ------------------------------------------------------------------------
+
+
+def test_a_csv_stands_alone(tmp_path: Path) -> None:
+    file = write_csv(tmp_path, "path,emotion\na.wav,sad\n")
+    assert listing_of(None, "", file) == read_csv(file)
+    for root, corpus in ((tmp_path, ""), (None, "ravdess")):
+        with pytest.raises(CorpusError, match="leave out ROOT and --corpus"):
+            listing_of(root, corpus, file)
+
+
+def test_a_folder_needs_a_corpus_and_is_told_which_it_holds(
+    tmp_path: Path, audio: dict[str, Path]
+) -> None:
+    build(tmp_path / "a", CLIPS["urdu"], audio)
+    build(tmp_path / "b", CLIPS["emo-db"], audio)
+    with pytest.raises(CorpusError, match=r"--corpus ravdess\|.* \(found there: urdu, emo-db\)"):
+        listing_of(tmp_path, "", None)
+    assert listing_of(tmp_path, "urdu", None) == read_corpus(tmp_path, "urdu")
+    for corpus in ("", "ravdess"):
+        with pytest.raises(CorpusError, match="give a folder and --corpus NAME, or --csv FILE"):
+            listing_of(None, corpus, None)
+
+
+# --- the command -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def damaged(tmp_path: Path, write_tone: Callable[..., Path], audio: dict[str, Path]) -> Path:
+    """Four good clips of two speakers, two of them alike, and three files that can't be used."""
+    write_tone(tmp_path / "Angry" / "SM1_F1_A001.wav", seconds=1.8, seed=1)
+    write_tone(tmp_path / "Sad" / "SF2_F1_S001.wav", seconds=1.8, rate=44_100, channels=2, seed=2)
+    write_tone(tmp_path / "Sad" / "SF2_F1_S002.flac", seconds=1.8, seed=3)
+    shutil.copyfile(tmp_path / "Angry" / "SM1_F1_A001.wav", tmp_path / "SM1_F1_A002.wav")
+    (tmp_path / "SM1_F1_A003.wav").write_text("version https://git-lfs.github.com/spec/v1\n")
+    (tmp_path / "SM1_F1_A004.wav").write_bytes(b"")
+    shutil.copyfile(audio[".wav"], tmp_path / "holiday.wav")
+    return tmp_path
+
+
+def result_of(done: CompletedProcess[str]) -> dict[str, Any]:
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_the_command_prints_the_table(
+    damaged: Path, run: Callable[..., CompletedProcess[str]]
+) -> None:
+    done = run("-m", "ser_embed.corpora", damaged, "--corpus", "urdu")
+    assert done.returncode == 3
+    assert "Traceback" not in done.stderr
+    lines = [line.split(maxsplit=1) for line in done.stdout.splitlines()]
+    table = {line[0]: line[1] for line in lines}
+    assert list(table)[:10] == [
+        "corpus", "clips", "hours", "speakers", "genders", "emotions", "intensities", "rates",
+        "duplicates", "SM1_F1_A002.wav",
+    ]  # fmt: skip
+    assert table["clips"] == "4"
+    assert table["hours"] == "0.002"
+    assert table["emotions"] == "angry 2, sad 2"
+    assert table["rates"] == "16000 Hz x 1 3, 44100 Hz x 2 1"
+    assert table["SM1_F1_A002.wav"] == f"= {Path('Angry', 'SM1_F1_A001.wav')}"
+    assert table["faults"] == "3"
+    assert "git lfs pull" in table["SM1_F1_A003.wav:"]
+    assert "the file is empty" in table["SM1_F1_A004.wav:"]
+    assert "doesn't follow urdu's rule" in table["holiday.wav:"]
+
+
+def test_the_command_ends_with_one_json_object(
+    damaged: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert corpora.main([str(damaged), "--corpus", "urdu", "--json"]) == 3
+    result = json.loads(capsys.readouterr().out.splitlines()[-1])
+    faults = result.pop("faults")
+    assert set(faults) == {"SM1_F1_A003.wav", "SM1_F1_A004.wav", "holiday.wav"}
+    assert result.pop("duplicates") == [["SM1_F1_A002.wav", str(Path("Angry", "SM1_F1_A001.wav"))]]
+    assert result == {
+        "corpus": "urdu", "clips": 4, "hours": 0.002, "speakers": 2,
+        "genders": {"male": 2, "female": 2}, "emotions": {"angry": 2, "sad": 2},
+        "intensities": {"unspecified": 4}, "rates": {"16000 Hz x 1": 3, "44100 Hz x 2": 1},
+    }  # fmt: skip
+
+
+def test_the_command_finds_the_two_ravdess_files_that_are_one(
+    shared: Path, run: Callable[..., CompletedProcess[str]]
+) -> None:
+    root = shared / "corpora" / "ravdess" / "Actor_07"
+    done = run("-m", "ser_embed.corpora", root, "--corpus", "ravdess", "--json")
+    assert done.returncode == 0
+    result = result_of(done)
+    assert (result["clips"], result["speakers"], result["faults"]) == (60, 1, {})
+    (pair,) = result["duplicates"]
+    assert {Path(name).stem for name in pair} == {"03-01-03-01-02-01-07", "03-01-03-01-02-02-07"}
+
+
+def test_the_command_says_what_was_wrong(
+    tmp_path: Path, run: Callable[..., CompletedProcess[str]]
+) -> None:
+    done = run("-m", "ser_embed.corpora", tmp_path, "--corpus", "ravdess", "--json")
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert f"error: {tmp_path}: no audio file in it" in done.stderr
+    assert result_of(done)["error"].startswith(f"{tmp_path}: no audio file in it")
+
+
+def test_wrong_usage_is_status_2(run: Callable[..., CompletedProcess[str]]) -> None:
+    done = run("-m", "ser_embed.corpora", "--corpse", "ravdess")
+    assert done.returncode == 2
+    assert "--corpse" in done.stderr
+
+
+def test_the_command_reads_a_csv_and_names_its_missing_files(
+    tmp_path: Path, write_tone: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_tone(tmp_path / "a.wav")
+    file = write_csv(tmp_path, "path,emotion\na.wav,excited\ngone.wav,sad\n")
+    assert corpora.main(["--csv", str(file), "--json"]) == 3
+    result = json.loads(capsys.readouterr().out)
+    assert (result["corpus"], result["emotions"], result["speakers"]) == ("mine", {"excited": 1}, 0)
+    assert result["faults"] == {"gone.wav": "No such file or directory"}
+
+
+@pytest.mark.skipif(
+    sys.platform in ("win32", "darwin"), reason="file names are text on this platform"
+)
+def test_a_file_name_that_is_not_text_ends_nothing(
+    tmp_path: Path, audio: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / os.fsdecode(b"Enrag\xe9")
+    folder.mkdir()
+    shutil.copyfile(audio[".wav"], folder / "SM1_F1_A001.wav")
+    (folder / "SM1_F1_A002.wav").write_text("")
+    assert corpora.main([str(tmp_path), "--corpus", "urdu"]) == 3
+    assert "Enrag\\udce9" in capsys.readouterr().out
+    assert corpora.main([str(tmp_path), "--corpus", "urdu", "--json"]) == 3
+    result = json.loads(capsys.readouterr().out)
+    assert result["clips"] == 1
+    (fault,) = result["faults"]
+    assert tmp_path / fault == folder / "SM1_F1_A002.wav"
+
+
+@pytest.mark.parametrize("stem", ["ravdess", "demo"])
+def test_a_csv_never_passes_for_a_known_corpus(tmp_path: Path, stem: str) -> None:
+    table = tmp_path / f"{stem}.csv"
+    table.write_text("path,emotion,speaker\na.wav,happy,x\n")
+    listing = read_csv(table)
+    assert listing.corpus == f"{stem}-csv"
+    assert listing.utterances[0].speaker == f"{stem}-csv:x"
+
+
+GROW = """
+import resource, sys
+from pathlib import Path
+from ser_embed.corpora.tables import read_csv
+def go(n):
+    path = Path(sys.argv[1]) / f"{n}.csv"
+    with path.open("w") as file:
+        file.write("path,emotion,speaker\\n")
+        for i in range(n):
+            file.write(f"{i % 999}/clip-{i}.wav,sad,{i % 50}\\n")
+    listing = read_csv(path)
+    assert sum(1 for _ in listing.utterances) == len(listing.utterances) == n
+    assert listing.utterances[n // 2].path < listing.utterances[-1].path
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+before = go(1000)
+print(go(int(sys.argv[2])) - before)
+"""
+
+
+def test_a_csv_of_many_lines_takes_no_memory(
+    tmp_path: Path, run: Callable[..., CompletedProcess[str]]
+) -> None:
+    pytest.importorskip("resource", reason="there is no resource module on this system")
+    done = run("-c", GROW, tmp_path, 100_000)
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) < 20  # MB; as objects it was 60
+
+
+def test_clips_of_a_csv_are_a_sequence(tmp_path: Path) -> None:
+    listing = read_csv(write_csv(tmp_path, "path,emotion\nb.wav,sad\na.wav,happy\nc.wav,sad\n"))
+    clips = listing.utterances
+    assert [clips[0], clips[1], clips[-1]] == list(clips)
+    assert clips[:2] == list(clips)[:2]
+    with pytest.raises(IndexError):
+        _ = clips[3]

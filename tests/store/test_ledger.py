@@ -1,0 +1,128 @@
+"""The ledger against plain dictionaries, and its memory."""
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ser_embed.store.ledger import Ledger
+from ser_embed.store.table import FAILED_CLIP, STORED, ClipRow
+
+ROW = ClipRow(
+    "", "tess", "tess:oaf", "female", "sad", "", "", "", "", 1.5, "", STORED, "", 0
+)  # fmt: skip
+
+PATHS = st.sampled_from(["a.wav", "x/a.wav", "y/a.wav", "b.wav", "é\udcff.wav"])
+HASHES = st.sampled_from(["1", "2", "3"])
+
+
+@st.composite
+def rows(draw: st.DrawFn) -> ClipRow:
+    failed = draw(st.integers(0, 3)) == 0
+    row = replace(
+        ROW, path=draw(PATHS), sha256=draw(HASHES), emotion=draw(st.sampled_from(["sad", "happy"])),
+        checksum=draw(st.integers(0, 2**32 - 1)),
+    )  # fmt: skip
+    if not failed:
+        return row
+    return replace(row, state=FAILED_CLIP, reason="bad", sha256=draw(st.sampled_from(["", "1"])))
+
+
+def expected(
+    files: list[list[ClipRow]], met: list[ClipRow]
+) -> tuple[list[tuple[ClipRow, int, int]], int]:
+    """The table and the number of clips kept, by the rule written out."""
+    known = {
+        row.identity: (file, line, row)
+        for file, members in enumerate(files) for line, row in enumerate(members)
+        if row.state == STORED
+    }  # fmt: skip
+    final = {row.identity if row.state == STORED else (row.path, ""): row for row in met}
+    read = {row.path for row in final.values() if row.sha256}
+    order = [row.identity for members in files for row in members if row.state == STORED]
+    last = sorted(known.values(), key=lambda one: len(order) - order[::-1].index(one[2].identity))
+    newest = {row.path: row for _, _, row in last}
+    kept = [r for r in newest.values() if r.identity not in final and r.path not in read]
+    final.update({row.identity: row for row in kept})
+    table = []
+    for row in sorted(final.values(), key=lambda r: (r.path.encode("utf-8", "surrogateescape"),
+                                                     r.sha256)):  # fmt: skip
+        if row.state == STORED:
+            file, line, old = known[row.identity]
+            table.append((replace(row, checksum=old.checksum), file, line))
+        else:
+            table.append((row, -1, -1))
+    return table, len(kept)
+
+
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(st.lists(st.lists(rows(), max_size=5), max_size=4), st.data())
+def test_it_does_what_dictionaries_would(files: list[list[ClipRow]], data: st.DataObject) -> None:
+    stored = [row for members in files for row in members if row.state == STORED]
+    choice = st.one_of(st.sampled_from(stored), rows().filter(lambda r: r.state != STORED)) \
+        if stored else rows().filter(lambda r: r.state != STORED)  # fmt: skip
+    met = data.draw(st.lists(choice, max_size=6))
+    ledger = Ledger()
+    for number, members in enumerate(files):
+        ledger.remember(Path(str(number)), members)
+    identities = {row.identity for row in stored}
+    assert set(ledger.known) == identities
+    assert len(ledger.known) == len(identities)
+    for row in met:
+        ledger.meet(row)
+    table, kept = expected(files, met)
+    assert ledger.keep_the_rest() == kept
+    assert len(ledger) == len(table)
+    assert [
+        (row, -1 if file is None else int(file.name), line) for row, file, line in ledger.table()
+    ] == table
+    ledger.close()
+
+
+def test_what_is_known_is_found() -> None:
+    ledger = Ledger()
+    row = replace(ROW, path="x/ü\udcff.wav", sha256="ab", checksum=7)
+    ledger.remember(Path("one.h5"), [replace(ROW, path="y", state=FAILED_CLIP), row])
+    assert row.identity in ledger.known
+    assert ledger.known[row.identity] == (Path("one.h5"), 1, row)
+    assert ("y", "") not in ledger.known
+    with pytest.raises(KeyError, match="nothing"):
+        _ = ledger.known["nothing", "ab"]
+    assert [ledger.see(("a", "1")), ledger.see(("a", "1")), ledger.see(("a", "2"))] == [
+        True, False, True
+    ]  # fmt: skip
+
+
+GROW = """
+import resource, sys
+from dataclasses import replace
+from pathlib import Path
+from ser_embed.store.ledger import Ledger
+from ser_embed.store.table import ClipRow
+row = ClipRow("", "c", "s", "female", "sad", "", "", "", "", 1.5, "", "stored", "", 0)
+def rows(n):
+    return (replace(row, path=f"{i % 999}/{i}.wav", sha256=f"{i:064x}") for i in range(n))
+def go(n):
+    ledger = Ledger()
+    ledger.remember(Path("a.h5"), rows(n // 2))
+    for one in rows(n // 2):
+        ledger.see(one.identity)
+        ledger.meet(one)
+    assert ledger.keep_the_rest() == 0
+    assert sum(1 for _ in ledger.table()) == n // 2
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+before = go(2000)
+print(go(int(sys.argv[1])) - before)
+"""
+
+
+def test_its_memory_does_not_grow_with_the_corpus() -> None:
+    pytest.importorskip("resource", reason="there is no resource module on this system")
+    done = subprocess.run(
+        [sys.executable, "-c", GROW, "100000"], capture_output=True, text=True, check=True
+    )
+    assert float(done.stdout) < 25  # MB; as objects it would be more than 150

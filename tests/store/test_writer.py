@@ -1,0 +1,517 @@
+"""Writing a store: killed at any moment, on a full disk, by two at once, in thousands of parts."""
+
+import contextlib
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ser_embed.corpora.naming import Utterance
+from ser_embed.errors import StoreError
+from ser_embed.store import writer as writer_module
+from ser_embed.store.reader import FeatureStore, verify
+from ser_embed.store.settings import FeatureSettings
+from ser_embed.store.table import ClipRow
+from ser_embed.store.writer import StoreWriter, row_of
+
+SETTINGS = FeatureSettings(
+    encoder="mini", weights="a" * 64, layer=4, pool="none", norm="frame", trim=True, seconds=3.0,
+    fill="sample", dtype="float16", precision="fp32", seed=0,
+)  # fmt: skip
+
+
+def clip(i: int, frames: int = 5, width: int = 8) -> tuple[ClipRow, np.ndarray, np.ndarray, int]:
+    """A clip whose content follows from its number."""
+    rng = np.random.default_rng(i)
+    row = ClipRow(
+        f"{i % 7}/clip-{i:04d}.wav", "tess", "tess:oaf", "female", "sad", "", "", "", "",
+        1.0 + i, f"{i:064x}", "stored", "", 0,
+    )  # fmt: skip
+    features = rng.uniform(-1, 1, (frames, width)).astype(np.float32)
+    return row, features, rng.normal(size=(frames, 2)).astype(np.float32), frames
+
+
+def rows(numbers: Sequence[int]) -> list[ClipRow]:
+    return [clip(i)[0] for i in numbers]
+
+
+def opened(path: Path) -> Any:
+    return StoreWriter.open(path, SETTINGS, "tess", path.parent, trained=True, demo=False)
+
+
+def fill(path: Path, numbers: Sequence[int], **options: Any) -> dict[str, int]:
+    """Add what isn't known yet and finish, as an extraction does."""
+    with opened(path) as writer:
+        for i in numbers:
+            one = clip(i)
+            if one[0].identity not in writer.known:
+                writer.add(*one)
+        totals: dict[str, int] = writer.finish(rows(numbers), **options)
+        return totals
+
+
+def content(path: Path) -> Any:
+    with FeatureStore(path) as store:
+        every = range(len(store))
+        return (
+            store.rows, store.frames.tolist(), store.read(every).tobytes(),
+            store.read_range(every).tobytes(), dict(store.file.attrs),
+        )  # fmt: skip
+
+
+def left_over(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if not path.name.endswith(".lock"))
+
+
+# --- ordinary use ------------------------------------------------------------------------------
+
+
+def test_a_row_says_what_the_utterance_is(tmp_path: Path) -> None:
+    utterance = Utterance(
+        tmp_path / "a" / "x.wav", "tess", "tess:oaf", "female", "sad", "low", "t", "r", "test"
+    )
+    row = row_of(utterance, tmp_path, "ab", 2.5)
+    assert row.path == "a/x.wav"
+    assert (row.speaker, row.gender, row.emotion) == ("tess:oaf", "female", "sad")
+    assert (row.intensity, row.text_id, row.recording, row.part) == ("low", "t", "r", "test")
+    assert (row.seconds, row.sha256, row.state, row.reason) == (2.5, "ab", "stored", "")
+    failed = row_of(utterance, tmp_path / "b", "", 0.0, "silent")
+    assert failed.path == (tmp_path / "a" / "x.wav").as_posix()  # not under that root
+    assert (failed.state, failed.reason) == ("failed", "silent")
+
+
+def test_nothing_is_left_beside_a_finished_store(tmp_path: Path) -> None:
+    assert fill(tmp_path / "s.h5", range(5)) == {"clips": 5, "kept": 0}
+    assert left_over(tmp_path) == ["s.h5"]
+
+
+def test_nothing_is_left_where_nothing_was_added(tmp_path: Path) -> None:
+    with opened(tmp_path / "s.h5"):
+        pass
+    assert left_over(tmp_path) == []
+
+
+def test_parts_are_written_by_number_and_by_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer_module, "BLOCK_CLIPS", 4)
+    with opened(tmp_path / "s.h5") as writer:
+        # A part is waited for when the next one is due.
+        assert [writer.add(*clip(i)) for i in range(10)] == [0, 0, 0, 0, 0, 0, 0, 4, 0, 0]
+        assert len(writer.known) == 4
+        assert writer.flush() == 6
+        assert writer.flush() == 0
+        assert len(writer.known) == 10
+        monkeypatch.setattr(writer_module, "BLOCK_SECONDS", 0.0)
+        assert [writer.add(*clip(i)) for i in (10, 11)] == [0, 1]
+
+
+def test_a_finished_store_is_not_written_again_without_need(tmp_path: Path) -> None:
+    path = tmp_path / "s.h5"
+    fill(path, range(5))
+    before = path.stat()
+    fill(path, range(5))
+    after = path.stat()
+    assert (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns)
+    fill(path, range(6))
+    assert path.stat().st_ino != before.st_ino
+
+
+def test_what_was_stored_keeps_its_bytes(tmp_path: Path) -> None:
+    """Clips that come in later runs don't touch those of earlier ones."""
+    path = tmp_path / "s.h5"
+    fill(path, range(0, 20, 2))
+    with FeatureStore(path) as store:
+        earlier = {row.path: store.read([i]).tobytes() for i, row in enumerate(store.rows)}
+    assert fill(path, range(20)) == {"clips": 20, "kept": 0}
+    with FeatureStore(path) as store:
+        now = {row.path: store.read([i]).tobytes() for i, row in enumerate(store.rows)}
+    assert len(now) == 20
+    assert all(now[name] == stored for name, stored in earlier.items())
+    assert verify(path) == []
+    whole = tmp_path / "whole.h5"
+    fill(whole, range(20))
+    assert content(whole) == content(path)
+
+
+def test_clips_not_met_stay_unless_pruned(tmp_path: Path) -> None:
+    path = tmp_path / "s.h5"
+    fill(path, range(6))
+    assert fill(path, range(4)) == {"clips": 6, "kept": 2}
+    assert fill(path, range(4), prune=True) == {"clips": 4, "kept": 0}
+    with FeatureStore(path) as store:
+        assert {row.path for row in store.rows} == {row.path for row in rows(range(4))}
+    assert verify(path) == []
+
+
+def test_a_clip_with_other_bytes_takes_the_place_of_the_old(tmp_path: Path) -> None:
+    path = tmp_path / "s.h5"
+    fill(path, range(3))
+    old = clip(1)[0]
+    changed = replace(old, sha256="f" * 64)
+    with opened(path) as writer:
+        assert changed.identity not in writer.known
+        writer.add(changed, *clip(77)[1:])
+        totals = writer.finish([clip(0)[0], changed, clip(2)[0]])
+    assert totals == {"clips": 3, "kept": 0}
+    with FeatureStore(path) as store:
+        (i,) = [i for i, row in enumerate(store.rows) if row.path == old.path]
+        assert store.rows[i].sha256 == "f" * 64
+        np.testing.assert_array_equal(store.read([i])[0], clip(77)[1].astype(np.float16))
+
+
+def test_new_labels_need_no_features(tmp_path: Path) -> None:
+    path = tmp_path / "s.h5"
+    fill(path, range(3))
+    before = content(path)
+    relabelled = [replace(row, emotion="angry") for row in rows(range(3))]
+    with opened(path) as writer:
+        assert writer.finish(relabelled) == {"clips": 3, "kept": 0}
+    after = content(path)
+    assert [row.emotion for row in after[0]] == ["angry"] * 3
+    assert after[1:4] == before[1:4]
+    assert verify(path) == []
+
+
+def test_a_longer_clip_comes_last(tmp_path: Path) -> None:
+    path = tmp_path / "s.h5"
+    with opened(path) as writer:
+        for i, frames in ((0, 3), (1, 7), (2, 2)):
+            writer.add(*clip(i, frames))
+            writer.flush()
+        writer.finish(rows(range(3)))
+    with FeatureStore(path) as store:
+        assert store.shape == (7, 8)
+        assert store.frames.tolist() == [3, 7, 2]
+    assert verify(path) == []
+
+
+def test_failed_clips_alone(tmp_path: Path) -> None:
+    path = tmp_path / "s.h5"
+    failed = replace(clip(0)[0], state="failed", sha256="", reason="silent")
+    with opened(path) as writer:
+        assert writer.finish([failed]) == {"clips": 1, "kept": 0}
+    with FeatureStore(path) as store:
+        assert store.rows == [failed]
+    assert verify(path) == []
+
+
+def test_torn_files_of_a_killed_run_are_cleared(tmp_path: Path) -> None:
+    path = tmp_path / "mine[1].h5"  # as a CSV of that name gives
+    parts = tmp_path / "mine[1].h5.parts"
+    parts.mkdir()
+    for torn in (parts / "00000000000000000007.h5.99.tmp", tmp_path / "mine[1].h5.99.tmp"):
+        torn.write_bytes(b"half")
+    fill(path, range(3))
+    assert left_over(tmp_path) == ["mine[1].h5"]
+
+
+def test_a_damaged_part_is_named(tmp_path: Path) -> None:
+    with opened(tmp_path / "s.h5") as writer:
+        writer.add(*clip(0))
+        writer.flush()
+    (part,) = (tmp_path / "s.h5.parts").glob("*.h5")
+    part.write_bytes(part.read_bytes()[:700])
+    with pytest.raises(StoreError, match=f"{part}: damaged"), opened(tmp_path / "s.h5"):
+        pass
+
+
+def test_an_error_of_the_caller_is_passed_on(tmp_path: Path) -> None:
+    """And leaves neither the lock nor what is half done behind."""
+    path = tmp_path / "s.h5"
+
+    def stumble() -> None:
+        with opened(path) as writer:
+            writer.add(*clip(0))
+            writer.flush()
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        stumble()
+    with opened(path) as writer:
+        assert set(writer.known) == {clip(0)[0].identity}
+
+
+# --- killed ----------------------------------------------------------------------------------
+
+# Imports once and forks, as every process of its own would import for seconds.
+NURSERY = """
+import json, os, signal, sys, time
+from pathlib import Path
+import numpy as np
+sys.path.insert(0, sys.argv[1])
+from test_writer import clip, content, fill, opened, rows, verify
+
+folder, total = Path(sys.argv[2]), int(sys.argv[3])
+store, report = folder / "s.h5", folder / "report"
+rng = np.random.default_rng(5)
+
+def work():
+    told = os.open(report, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
+    with opened(store) as writer:
+        waiting, met = [], []
+        for i in range(total):
+            met.append(i)
+            if clip(i)[0].identity in writer.known:
+                continue
+            writer.add(*clip(i))
+            waiting.append(i)
+            if len(waiting) == 9:
+                assert writer.flush() == 9
+                os.write(told, "".join(f"{i}\\n" for i in waiting).encode())
+                waiting = []
+            if i % 30 == 29:  # finishing must stand a kill as well
+                writer.finish(rows(met))
+                os.write(told, "".join(f"{i}\\n" for i in waiting).encode())
+                return
+
+started = time.monotonic()
+work()
+length = time.monotonic() - started
+lost, kills, reported = [], 0, set()
+while kills < 15:
+    child = os.fork()
+    if child == 0:
+        work()
+        os._exit(0)
+    time.sleep(float(rng.uniform(0, 1.3 * length)))
+    os.kill(child, signal.SIGKILL)
+    kills += os.WIFSIGNALED(os.waitpid(child, 0)[1])
+    reported |= {int(line) for line in report.read_text().split()} if report.exists() else set()
+    with opened(store) as writer:
+        lost += [i for i in reported if clip(i)[0].identity not in writer.known]
+    assert verify(store) == []
+fill(store, range(total))
+fill(folder / "whole.h5", range(total))
+print(json.dumps({
+    "lost": lost, "kills": kills, "reported": len(reported),
+    "equal": content(store) == content(folder / "whole.h5"), "faults": verify(store),
+    "files": sorted(p.name for p in folder.iterdir() if p.suffix != ".lock"),
+}))
+"""
+
+
+def test_killed_at_any_moment_nothing_reported_is_lost(
+    tmp_path: Path, run: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    done = run("-c", NURSERY, Path(__file__).parent, tmp_path, 400)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout.splitlines()[-1])
+    assert told["lost"] == []
+    assert told["kills"] == 15
+    assert told["reported"] > 50
+    assert told["equal"]
+    assert told["faults"] == []
+    assert told["files"] == ["report", "s.h5", "whole.h5"]
+
+
+def test_a_short_run_keeps_what_a_killed_one_left(tmp_path: Path) -> None:
+    """Its parts hold clips that the next run, with a limit or from another root, doesn't meet."""
+    path = tmp_path / "s.h5"
+    fill(path, range(2))
+    with opened(path) as writer:  # killed before it could finish
+        for i in range(2, 8):
+            writer.add(*clip(i))
+        writer.flush()
+    assert fill(path, [3, 8]) == {"clips": 9, "kept": 7}
+    with FeatureStore(path) as store:
+        assert {row.path for row in store.rows} == {row.path for row in rows(range(9))}
+    with opened(path) as writer:
+        writer.add(*clip(9))
+        writer.flush()
+    assert fill(path, range(3), prune=True) == {"clips": 3, "kept": 0}
+    assert verify(path) == []
+
+
+@pytest.mark.parametrize("moment", np.linspace(0, 0.02, 21))
+def test_an_interrupt_waits_for_the_part_that_is_being_written(
+    moment: float, tmp_path: Path
+) -> None:
+    """Raised within HDF5 it would look like a full disk, between two lines it would lose clips."""
+    with opened(tmp_path / "s.h5") as writer:
+        for i in range(60):
+            writer.add(*clip(i, 100, 64))
+        timer = threading.Timer(moment, os.kill, (os.getpid(), signal.SIGINT))
+        with contextlib.suppress(KeyboardInterrupt):
+            timer.start()
+            writer.flush()
+            timer.join()
+        assert writer.flush() in (0, 60)
+        assert len(writer.known) == 60
+        writer.finish(rows(range(60)))
+    assert verify(tmp_path / "s.h5") == []
+
+
+# --- two at once -------------------------------------------------------------------------------
+
+HOLDER = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from test_writer import clip, opened
+with opened(Path(sys.argv[2])) as writer:
+    writer.add(*clip(0))
+    writer.flush()
+    print("holding", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_the_second_writer_hears_who_is_first(tmp_path: Path, project: Path) -> None:
+    path = tmp_path / "s.h5"
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(Path(__file__).parent), str(path)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        cwd=project, env={**os.environ, "PYTHONPATH": str(project)},
+    )  # fmt: skip
+    with holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "holding\n"
+        with pytest.raises(StoreError, match=rf"s\.h5: process {holder.pid} on \S+ is extracting"):
+            fill(path, range(3))
+        fill(tmp_path / "other.h5", range(3))  # another store is free
+        holder.send_signal(signal.SIGKILL)
+    with opened(path) as writer:  # the lock dies with its holder, its parts don't
+        assert set(writer.known) == {clip(0)[0].identity}
+
+
+def test_the_same_process_can_not_hold_it_twice_either(tmp_path: Path) -> None:
+    path = tmp_path / "s.h5"
+    with opened(path):
+        with pytest.raises(StoreError, match=f"process {os.getpid()} on"), opened(path):
+            pass
+        with pytest.raises(StoreError, match=f"process {os.getpid()} on"), opened(path):
+            pass  # the first refusal left the first holder's name alone
+    with opened(path):
+        pass
+
+
+# --- a full disk -------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def tiny_disk(folder: Path, size: str) -> Iterator[Path]:
+    """A file system of a megabyte or two."""
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={size}", "none", str(folder)],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if mounted.returncode:
+        pytest.skip(f"mounting a small file system needs root ({mounted.stderr.strip()})")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def big(i: int) -> tuple[ClipRow, np.ndarray, np.ndarray, int]:
+    return clip(i, frames=100, width=128)  # 26 kB
+
+
+def add_all(writer: StoreWriter, total: int) -> None:
+    for i in range(total):
+        if clip(i)[0].identity not in writer.known:
+            writer.add(*big(i))
+            writer.flush()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="there is no mount")
+def test_a_full_disk_keeps_what_is_stored(tmp_path: Path) -> None:
+    with tiny_disk(tmp_path, "1m") as disk:
+        path = disk / "s.h5"
+        with (
+            pytest.raises(StoreError, match=r"can't be written .*free some space.*--features-dir"),
+            opened(path) as writer,
+        ):
+            add_all(writer, 60)
+        stored = list((disk / "s.h5.parts").iterdir())
+        assert 10 < len(stored) < 60
+        assert all(part.suffix == ".h5" and verify(part) == [] for part in stored)
+        subprocess.run(["mount", "-o", "remount,size=20m", str(disk)], check=True)
+        with opened(path) as writer:
+            assert len(writer.known) == len(stored)
+            add_all(writer, 60)
+            writer.finish(rows(range(60)))
+        assert verify(path) == []
+        assert len(FeatureStore(path)) == 60
+        assert left_over(disk) == ["s.h5"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="there is no mount")
+def test_a_disk_too_small_for_the_finished_file(tmp_path: Path) -> None:
+    with tiny_disk(tmp_path, "2m") as disk:
+        path = disk / "s.h5"
+        with opened(path) as writer:
+            add_all(writer, 20)
+            writer.finish(rows(range(20)))
+        earlier = content(path)
+        with opened(path) as writer:
+            add_all(writer, 40)
+            with pytest.raises(StoreError, match="The 40 clips stored so far are kept"):
+                writer.finish(rows(range(40)))
+        assert content(path) == earlier  # the old file stands
+        subprocess.run(["mount", "-o", "remount,size=20m", str(disk)], check=True)
+        with opened(path) as writer:
+            assert len(writer.known) == 40
+            writer.finish(rows(range(40)))
+        assert verify(path) == []
+        assert len(FeatureStore(path)) == 40
+
+
+@contextlib.contextmanager
+def limited(what: int, value: int) -> Iterator[None]:
+    soft, hard = resource.getrlimit(what)
+    resource.setrlimit(what, (value, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(what, (soft, hard))
+
+
+def test_a_file_that_may_not_grow_is_like_a_full_disk(tmp_path: Path) -> None:
+    path = tmp_path / "s.h5"
+    with opened(path) as writer:
+        add_all(writer, 5)
+        with (
+            limited(resource.RLIMIT_FSIZE, 100_000),
+            pytest.raises(StoreError, match="The 5 clips stored so far are kept"),
+        ):
+            writer.finish(rows(range(5)))
+        assert left_over(tmp_path / "s.h5.parts") == sorted(
+            part.name for part in (tmp_path / "s.h5.parts").glob("*.h5")
+        )
+    assert not path.exists()
+    with opened(path) as writer:
+        writer.finish(rows(range(5)))
+    assert verify(path) == []
+    assert left_over(tmp_path) == ["s.h5"]
+
+
+# --- many parts --------------------------------------------------------------------------------
+
+
+def test_hundreds_of_parts_need_few_file_handles(tmp_path: Path) -> None:
+    path = tmp_path / "s.h5"
+    in_use = len(list(Path("/dev/fd").iterdir()))
+    order = np.random.default_rng(0).permutation(320).tolist()  # the parts' order isn't the file's
+    with limited(resource.RLIMIT_NOFILE, in_use + 24):
+        with opened(path) as writer:
+            for i in order:
+                writer.add(*clip(i))
+                writer.flush()
+        with opened(path) as writer:
+            assert len(writer.known) == 320
+            writer.finish(rows(range(320)))
+        assert verify(path) == []
+    fill(tmp_path / "whole.h5", range(320))
+    assert content(path) == content(tmp_path / "whole.h5")
