@@ -8,7 +8,10 @@ installed the same goes by the name `ser_embed`, which shells can complete after
     ser_embed --completion fish > ~/.config/fish/completions/ser_embed.fish
 """
 
+import contextlib
 import importlib
+import io
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +20,7 @@ from types import ModuleType
 import tyro
 
 from ser_embed import __version__
-from ser_embed.command import TYRO_RULES, Options
+from ser_embed.command import RUNS_DIR, TYRO_RULES, Options, parser_of
 
 __all__ = ["COMMANDS", "SHELLS", "main"]
 
@@ -79,13 +82,49 @@ def _print_completion(args: Sequence[str], names: Sequence[str]) -> int:
     if len(args) != 1 or args[0] not in SHELLS:
         print(f"{_PROG}: error: --completion takes one of {', '.join(SHELLS)}", file=sys.stderr)
         return 2
-    tyro.extras.subcommand_cli_from_dict(
-        {name: _options(name) for name in names},
-        prog=_PROG,
-        args=["--tyro-print-completion", args[0]],
-        config=TYRO_RULES,
-    )
+    script = io.StringIO()
+    with contextlib.redirect_stdout(script), contextlib.suppress(SystemExit):
+        tyro.extras.subcommand_cli_from_dict(
+            {name: parser_of(_options(name)) for name in names},
+            prog=_PROG,
+            args=["--tyro-print-completion", args[0]],
+            config=TYRO_RULES,
+        )
+    print(_with_values(script.getvalue()), end="")
     return 0
+
+
+def _with_values(script: str) -> str:
+    """Add to a completion script the values of options that take others too.
+
+    tyro writes what it completes as one line, `COMPLETION_SPEC = {...}`, and offers file names for
+    an option whose values it can't list.
+    """
+    from ser_embed.corpora import CORPORA, SCHEMES
+    from ser_embed.encoders import ENCODERS
+    from ser_embed.heads import HEADS
+    from ser_embed.splits import SPLITS
+
+    values = {
+        "--corpus": [*CORPORA, "demo"], "--encoder": [*ENCODERS], "--split": [*SPLITS],
+        "--labels": [*SCHEMES], "--head": [*HEADS], "--run": [],
+    }  # fmt: skip
+    return re.sub(
+        r"^COMPLETION_SPEC = .*$",
+        lambda line: f"{line[0]}\n{_ADD_VALUES.format(values=values, runs=str(RUNS_DIR))}",
+        script, count=1, flags=re.M,
+    )  # fmt: skip
+
+
+_ADD_VALUES = """
+import glob
+VALUES = {values!r}
+VALUES["--run"] = sorted(glob.glob({runs!r} + "/*"))
+for command in COMPLETION_SPEC["subcommands"].values():
+    for option in command["options"]:
+        for flag in set(option["flags"]) & set(VALUES):
+            option.update(type="choice", choices=VALUES[flag])
+"""
 
 
 def _module(name: str) -> ModuleType:

@@ -5,18 +5,22 @@ A command is a frozen dataclass that derives from `Options` and a function from 
 130 interrupted.
 """
 
+import ast
+import inspect
 import io
+import itertools
 import json
 import logging
 import os
 import shlex
 import sys
+import textwrap
 import typing
 import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import MISSING, dataclass, field, fields, make_dataclass
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar, cast
 
 import tyro
 
@@ -24,7 +28,7 @@ from ser_embed.errors import SerEmbedError
 
 __all__ = [
     "DONE", "FAILED", "FEATURES_DIR", "INTERRUPTED", "RUNS_DIR", "SOME_CLIPS_FAILED", "Options",
-    "Outcome", "command_line", "data_folder", "hide_bar", "run_command",
+    "Outcome", "command_line", "data_folder", "hide_bar", "parse", "parser_of", "run_command",
 ]  # fmt: skip
 
 DONE, FAILED, SOME_CLIPS_FAILED, INTERRUPTED = 0, 1, 3, 130
@@ -40,44 +44,115 @@ TYRO_RULES = (
 )
 
 
+AnyOptions = TypeVar("AnyOptions", bound="Options")
+
+
 def data_folder() -> Path:
     """Return the folder that holds the corpora: $SER_EMBED_DATA, else ./data."""
     return Path(os.environ.get("SER_EMBED_DATA", "data"))
-
-
-def _hint(default: str) -> str:
-    """Return what follows an option's help text: its default, where that tells something.
-
-    A path in the current folder is shown as one gives it.
-    """
-    if default in ("", "''", "None", "False", "True"):
-        return ""
-    return f"(default: {default.removeprefix(f'{Path.cwd()}{os.sep}')})"
 
 
 @dataclass(frozen=True)
 class Options:
     """Options that every command has."""
 
-    json: Annotated[bool, tyro.conf.arg(help_behavior_hint=_hint)] = field(
-        default=False, kw_only=True
-    )
+    groups: ClassVar[Mapping[str, str]] = {}
+    """Title of the help's group that begins with an option: `{"epochs": "training"}`.
+
+    What follows a line break in a title is shown as the group's description.
+    """
+
+    json: bool = field(default=False, kw_only=True)
     """Print one JSON object as the last line of standard output."""
-    quiet: Annotated[bool, tyro.conf.arg(help_behavior_hint=_hint)] = field(
-        default=False, kw_only=True
-    )
+    quiet: bool = field(default=False, kw_only=True)
     """No progress bar and no remarks."""
 
-    def __init_subclass__(cls) -> None:
-        """Show each option's default where it tells something, and arguments by their names."""
-        for name, kind in cls.__annotations__.items():
-            shown = tyro.conf.arg(help_behavior_hint=_hint)
-            if tyro.conf.Positional in getattr(kind, "__metadata__", ()):
-                many = typing.get_origin(typing.get_args(kind)[0]) is tuple
-                metavar = f"{name.upper()} ..." if many else name.upper()
-                metavar = f"[{metavar}]" if name in cls.__dict__ else metavar  # has a default
-                shown = tyro.conf.arg(help_behavior_hint=_hint, metavar=metavar)
-            cls.__annotations__[name] = Annotated[kind, shown]
+
+def parser_of(options: type[Options]) -> Any:
+    """Return a dataclass of the same options for tyro: one nested dataclass a group.
+
+    An option's help text is the string below it in the source. Its default is shown where that
+    says something.
+    """
+    texts, hints = _help_texts(options), typing.get_type_hints(options, include_extras=True)
+    title, parts = "", dict[str, list[Any]]()
+    own = [one for one in fields(options) if not one.kw_only]
+    for one in (*own, *(one for one in fields(options) if one.kw_only)):
+        title = "" if one.kw_only else options.groups.get(one.name, title)
+        required = one.default is MISSING
+        shown = tyro.conf.arg(
+            help=texts.get(one.name, ""), help_behavior_hint=_hint,
+            metavar=_metavar(one.name, hints[one.name], required),
+        )  # fmt: skip
+        item = (one.name, Annotated[hints[one.name], shown])
+        parts.setdefault(title, []).append(item if required else (*item, one.default))
+    nested = []
+    for number, (title, items) in enumerate(parts.items()):
+        if title:
+            name, _, text = title.partition("\n")
+            group: Any = make_dataclass(
+                f"Group{number}", items, namespace={"__doc__": text or None}
+            )
+            kind: Any = Annotated[group, tyro.conf.arg(name=name)]
+            nested.append((f"{_GROUP}{number}", kind, field(default_factory=group)))
+    made = make_dataclass(options.__name__, [*parts.get("", ()), *nested])
+    made.__doc__ = options.__doc__
+    return made
+
+
+_GROUP = "group_"
+
+
+def _help_texts(options: type[Options]) -> dict[str, str]:
+    """Return the string below each option in the source."""
+    found = {}
+    for kind in reversed(options.__mro__[:-1]):
+        body = ast.parse(textwrap.dedent(inspect.getsource(kind))).body[0]
+        for node, text in itertools.pairwise(cast(ast.ClassDef, body).body):
+            if (
+                isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)
+                and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant)
+            ):  # fmt: skip
+                found[node.target.id] = " ".join(str(text.value.value).split())
+    return found
+
+
+def _hint(default: str) -> str:
+    """Return what follows an option's help text: its default, where that says something.
+
+    A path in the current folder is shown as a user gives it.
+    """
+    if default in ("", "''", "None", "False", "True"):
+        return ""
+    return f"(default: {default.removeprefix(f'{Path.cwd()}{os.sep}')})"
+
+
+def _metavar(name: str, kind: Any, required: bool) -> str | None:
+    """Return how an argument without a name is shown: `FILE`, `[FILES ...]`."""
+    if tyro.conf.Positional not in getattr(kind, "__metadata__", ()):
+        return None
+    many = typing.get_origin(typing.get_args(kind)[0]) is tuple
+    shown = f"{name.upper()} ..." if many else name.upper()
+    return shown if required else f"[{shown}]"
+
+
+def parse(options: type[AnyOptions], prog: str, argv: Sequence[str] | None) -> AnyOptions:
+    """Read a command line; wrong usage leaves through `SystemExit(2)`."""
+    parsed = vars(tyro.cli(parser_of(options), prog=prog, args=argv, config=TYRO_RULES))
+    groups = [parsed.pop(name) for name in list(parsed) if name.startswith(_GROUP)]
+    return options(**parsed, **{k: v for group in groups for k, v in vars(group).items()})
+
+
+class _StandardError(logging.StreamHandler[Any]):
+    """Logs to what `sys.stderr` is at the time: a progress bar puts its own in the place."""
+
+    @property
+    def stream(self) -> Any:
+        return sys.stderr
+
+    @stream.setter
+    def stream(self, stream: Any) -> None:
+        pass
 
 
 @dataclass(frozen=True)
@@ -86,9 +161,6 @@ class Outcome:
 
     result: dict[str, Any]
     status: int = DONE
-
-
-AnyOptions = TypeVar("AnyOptions", bound=Options)
 
 
 def run_command(
@@ -123,11 +195,11 @@ def _run(
     prog: str,
     argv: Sequence[str] | None,
 ) -> int:
-    parsed = tyro.cli(options, prog=prog, args=argv, config=TYRO_RULES)
+    parsed = parse(options, prog, argv)
     logging.basicConfig(
         level=logging.ERROR if parsed.quiet else logging.INFO,
         format="%(message)s",
-        stream=sys.stderr,
+        handlers=[_StandardError()],
     )
     for chatty in ("httpx", "urllib3", "matplotlib", "h5py", "transformers"):
         logging.getLogger(chatty).setLevel(logging.ERROR)

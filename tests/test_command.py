@@ -227,6 +227,52 @@ def test_json_holds_on_a_terminal_without_the_letters(
     assert last_object(done)["file"] == "wütend.wav"
 
 
+GROUPED = '''
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, ClassVar
+
+import tyro
+
+from ser_embed.command import Options, Outcome, run_command
+
+@dataclass(frozen=True)
+class Config(Options):
+    """Do one thing."""
+
+    groups: ClassVar = {"epochs": "training", "folder": "output\\nWhere results go."}
+
+    store: Annotated[Path, tyro.conf.Positional]
+    """What to read."""
+    epochs: int = 60
+    """At most
+    so many."""
+    lr: float | None = None
+    """Learning rate."""
+    folder: Path = Path("runs")
+    """Where runs are written."""
+
+raise SystemExit(run_command(lambda c: Outcome(vars(c) | {"store": 1, "folder": str(c.folder)}),
+                             Config, "prog"))
+'''
+
+
+def test_help_shows_options_in_their_groups(
+    tmp_path: Path, run: Callable[..., CompletedProcess[str]]
+) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(GROUPED, encoding="utf-8")
+    text = run(program, "--help").stdout.partition("Do one thing.")[2]
+    order = ["STORE", "--json", "training options", "--epochs", "At most so many.", "--lr",
+             "output options", "Where results go.", "--folder"]  # fmt: skip
+    places = [text.index(word) for word in order]
+    assert places == sorted(places)
+    done = run(program, "s.h5", "--folder", "x", "--lr", "0.5", "--json")
+    told = json.loads(done.stdout)
+    assert told == {"json": True, "quiet": False, "store": 1, "epochs": 60, "lr": 0.5,
+                    "folder": "x"}  # fmt: skip
+
+
 def test_bars_hide_when_quiet_and_choose_by_the_terminal_otherwise() -> None:
     assert hide_bar(Options(quiet=True)) is True
     assert hide_bar(Options()) is None

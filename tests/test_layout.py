@@ -19,7 +19,7 @@ FOLDERS = (
 )  # fmt: skip
 """A folder imports from those on its left."""
 
-BASE = ("errors", "lazy", "command", "bundled")
+BASE = ("errors", "lazy", "progress", "command", "bundled")
 """Modules at the top that every folder may import, in their order."""
 
 MOST_NAMES = 30  # of a face

@@ -86,9 +86,7 @@ def scripts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("completion")
     for shell in front.SHELLS:
         with (folder / shell).open("w", encoding="utf-8") as file, redirect_stdout(file):
-            with pytest.raises(SystemExit) as end:
-                front.main(["--completion", shell])
-            assert not end.value.code
+            assert front.main(["--completion", shell]) == 0
     return {shell: folder / shell for shell in front.SHELLS}
 
 
@@ -121,6 +119,26 @@ def test_bash_completes_commands_options_and_values(script: Path) -> None:
     assert complete(script, "ser_embed extract --enc") == {"--encoder"}
     assert complete(script, "ser_embed extract --pool ") == {"none", "mean", "stats"}
     assert "--verify" not in complete(script, "ser_embed extract --")
+
+
+@pytest.mark.parametrize(("line", "some"), [
+    ("extract --corpus ", {"ravdess", "tess", "demo"}), ("extract --encoder ", {"mini"}),
+    ("train --split ", {"speaker", "loso"}), ("train --labels ", {"sentiment3", "emotion8"}),
+    ("train --head ", {"conv", "stats"}),
+])  # fmt: skip
+def test_bash_completes_values_that_are_not_the_only_ones(
+    script: Path, line: str, some: set[str]
+) -> None:
+    assert complete(script, f"ser_embed {line}") >= some
+
+
+def test_bash_completes_runs_by_what_is_there(
+    script: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "artifacts/runs/emotion8-ravdess").mkdir(parents=True)
+    found = complete(script, "ser_embed predict x.wav --run ")
+    assert found == {"artifacts/runs/emotion8-ravdess"}
 
 
 @pytest.mark.parametrize("shell", front.SHELLS)
