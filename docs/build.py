@@ -5,7 +5,6 @@ A hook of MkDocs. The help texts are what the commands print, the API is the doc
 """
 
 import contextlib
-import importlib
 import io
 import os
 import posixpath
@@ -18,7 +17,7 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 import ser_embed
-from ser_embed.__main__ import commands
+from ser_embed.__main__ import COMMANDS, _module
 
 PROJECT = Path(__file__).resolve().parent.parent
 RELATIVE = re.compile(r"(?<!!)\[([^\]]*)\]\((?!https?:|#)([^)#]+)\)")
@@ -28,25 +27,24 @@ LINK = re.compile(r"(!?\[[^\]]*\]\()(?:\.\./)?artifacts/([^)#]+)(\))")
 def help_of(command: str) -> str:
     """Return what `--help` of a command prints, 80 columns wide."""
     printed = io.StringIO()
-    module = importlib.import_module(f"ser_embed.{command}")
     with contextlib.redirect_stdout(printed), contextlib.suppress(SystemExit):
-        module.main(["--help"])
+        _module(command).main(["--help"])
     return printed.getvalue().rstrip()
 
 
 def command_page() -> str:
     """Return the page of all commands, each with its help."""
     parts = ["# Commands\n\nWhat `--help` prints, as it was when these pages were built.\n"]
-    for name, told in commands().items():
-        parts.append(f"## {name}\n\n{told}\n\n```text\n{help_of(name)}\n```\n")
+    for name, about in COMMANDS.items():
+        parts.append(f"## {name}\n\n{about}\n\n```text\n{help_of(name)}\n```\n")
     return "\n".join(parts)
 
 
 def api_page() -> str:
     """Return the page of the public names, for mkdocstrings to fill."""
-    lines = ["# Python API\n\n`from ser_embed import NAME`; the module follows each name.\n"]
+    lines = ["# Python API\n\n`from ser_embed import NAME`.\n"]
     for name in ser_embed.__all__:
-        lines.append(f"::: ser_embed.{ser_embed._HOME[name]}.{name}\n")
+        lines.append(f"::: ser_embed.{name}\n")
     return "\n".join(lines)
 
 
