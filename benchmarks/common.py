@@ -13,10 +13,10 @@ from typing import Any, TypeVar
 import numpy as np
 import soundfile
 import torch
-from tqdm import tqdm
 
 from ser_embed.audio.decoding import load_audio
 from ser_embed.bundled import DEMO_CORPUS
+from ser_embed.progress import track
 
 Name = TypeVar("Name", bound=Hashable)
 OUT = Path("artifacts/benchmarks")
@@ -60,7 +60,7 @@ def alternate(
         Seconds of each round by contestant.
     """
     times: dict[Name, list[float]] = {name: [] for name in contestants}
-    for number in tqdm(range(rounds + 1), unit="round"):
+    for number in track(range(rounds + 1), "measure", "round"):
         for name, call in contestants.items():
             start = time.perf_counter()
             told = call()
