@@ -60,14 +60,14 @@ def audio(data: bytes, folder: Path) -> None:
     """Audio files, headers above all."""
     import numpy as np
 
-    from ser_embed.audio.decoding import read_clip
+    from ser_embed.audio import AudioFile
     from ser_embed.errors import AudioError
 
     path = folder / "clip.wav"
     path.write_bytes(data)
     for trim in (False, True):
         with contextlib.suppress(AudioError):
-            clip = read_clip(path, 3.0, trim)
+            clip = AudioFile(path).read(3.0, trim)
             assert 400 <= len(clip.samples) <= 48_000
             assert np.isfinite(clip.samples).all()
 
@@ -142,13 +142,13 @@ def fuzz(name: str, target: Callable[[bytes], None], seconds: int) -> None:
     import atheris
 
     with atheris.instrument_imports(include=["ser_embed", "soundfile", "tarfile", "zipfile"]):
-        from ser_embed.audio import decoding as audio
+        from ser_embed.audio import decoding
         from ser_embed.corpora import archives, labels, naming
         from ser_embed.corpora import folders as corpora
         from ser_embed.heads import checkpoint as heads
         from ser_embed.predict import classifier as predict
         from ser_embed.splits import rules as splits
-    assert all((archives, audio, corpora, heads, labels, naming, predict, splits))
+    assert all((archives, decoding, corpora, heads, labels, naming, predict, splits))
     found = HERE / "found" / name
     found.mkdir(parents=True, exist_ok=True)
     kept = found / "kept"

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from ser_embed.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from ser_embed.audio import fit_length, load_audio
+    from ser_embed.audio.cutting import fit_length
+    from ser_embed.audio.decoding import load_audio
     from ser_embed.corpora import (
         CORPORA,
         SCHEMES,
@@ -30,7 +31,8 @@ else:
     __getattr__ = lazy_names(
         __name__,
         {
-            "audio": ["fit_length", "load_audio"],
+            "audio.cutting": ["fit_length"],
+            "audio.decoding": ["load_audio"],
             "corpora": [
                 "CORPORA", "SCHEMES", "LabelScheme", "Utterance", "read_corpus", "read_csv",
             ],

@@ -24,8 +24,8 @@ import soundfile
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from ser_embed.audio import AudioFile
 from ser_embed.audio.cutting import SAMPLE_RATE
-from ser_embed.audio.decoding import read_clip
 from ser_embed.bundled import BUNDLED_ENCODERS, BUNDLED_HEADS, changed_files
 from ser_embed.corpora.folders import read_corpus
 from ser_embed.corpora.labels import load_scheme
@@ -222,7 +222,7 @@ def read_or_refuse(path: Path) -> None:
     for trim in (False, True):
         started = time.perf_counter()
         with contextlib.suppress(AudioError):
-            clip = read_clip(path, 3.0, trim)
+            clip = AudioFile(path).read(3.0, trim)
             assert 400 <= len(clip.samples) <= 3 * SAMPLE_RATE
             assert np.isfinite(clip.samples).all()
             assert clip.samples.dtype == np.float32
@@ -272,17 +272,17 @@ READ_IN_A_PROCESS = """
 import json, resource, sys, time
 from pathlib import Path
 import numpy as np, soundfile
-from ser_embed.audio.decoding import read_clip
+from ser_embed.audio import AudioFile
 from ser_embed.errors import AudioError
 small = Path(sys.argv[1]).parent / "small.flac"
 soundfile.write(small, np.ones(16000) / 9, 16000)
-read_clip(small, 3.0, True)  # what a first clip takes for good is no part of the measurement
+AudioFile(small).read(3.0, True)  # what a first clip takes for good is no part of the measurement
 before, told = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, []
 for path in sys.argv[1:]:
     for seconds, trim in ((3.0, False), (3.0, True)) if "hours" in path else ((3.0, True), (0, 0)):
         started, result = time.perf_counter(), None
         try:
-            clip = read_clip(Path(path), seconds, bool(trim))
+            clip = AudioFile(Path(path)).read(seconds, bool(trim))
             result = [len(clip.samples), clip.seconds]
         except AudioError:
             pass

@@ -1,4 +1,11 @@
-"""Sound: from a file or a stream to mono float32 samples at 16 kHz of the clip length."""
+"""Sound: from files, arrays and streams to mono float32 samples at 16 kHz, shape (n_samples,).
+
+`AudioFile` takes a path and gives a `Clip` (samples, hash, length), blocks of a long recording,
+or only the hash or the length; `Resampler` does the same for arrays and streams of any rate and
+channels. `Clip` cuts and fills to a length, as a `FillRule` says. `Windows` cuts a stream into
+windows, `is_speech` tells whether somebody speaks, `CONDITIONS` are disturbances on the way.
+Numbers are in seconds, Hz or samples; what can't be used is an AudioError that says why.
+"""
 
 from typing import TYPE_CHECKING
 
@@ -6,31 +13,10 @@ from ser_embed.lazy import lazy_names
 
 if TYPE_CHECKING:
     from ser_embed.audio.conditions import CONDITIONS
-    from ser_embed.audio.cutting import (
-        SAMPLE_RATE,
-        FillRule,
-        cut_clip,
-        fill_generator,
-        fit_length,
-        n_samples,
-    )
-    from ser_embed.audio.decoding import (
-        AUDIO_ENDINGS,
-        CLIP_SECONDS,
-        MIN_SAMPLES,
-        RESAMPLER,
-        Clip,
-        Resampler,
-        audio_seconds,
-        find_audio,
-        fit_clip,
-        hash_file,
-        load_audio,
-        read_clip,
-        resample,
-        stream_audio,
-        to_mono,
-    )
+    from ser_embed.audio.constants import CLIP_SECONDS, FillRule
+    from ser_embed.audio.cutting import SAMPLE_RATE, Clip
+    from ser_embed.audio.decoding import AudioFile
+    from ser_embed.audio.resampling import Resampler
     from ser_embed.audio.voice import GATE_SECONDS, gate_name, is_speech
     from ser_embed.audio.windows import Window, Windows
 else:
@@ -38,62 +24,16 @@ else:
         __name__,
         {
             "conditions": ["CONDITIONS"],
-            "cutting": [
-                "FillRule",
-                "SAMPLE_RATE",
-                "cut_clip",
-                "fill_generator",
-                "fit_length",
-                "n_samples",
-            ],
-            "decoding": [
-                "AUDIO_ENDINGS",
-                "CLIP_SECONDS",
-                "Clip",
-                "MIN_SAMPLES",
-                "RESAMPLER",
-                "Resampler",
-                "audio_seconds",
-                "find_audio",
-                "fit_clip",
-                "hash_file",
-                "load_audio",
-                "read_clip",
-                "resample",
-                "stream_audio",
-                "to_mono",
-            ],
+            "constants": ["CLIP_SECONDS", "FillRule"],
+            "cutting": ["SAMPLE_RATE", "Clip"],
+            "decoding": ["AudioFile"],
+            "resampling": ["Resampler"],
             "voice": ["GATE_SECONDS", "gate_name", "is_speech"],
             "windows": ["Window", "Windows"],
         },
     )
 
 __all__ = [
-    "AUDIO_ENDINGS",
-    "CLIP_SECONDS",
-    "CONDITIONS",
-    "GATE_SECONDS",
-    "MIN_SAMPLES",
-    "RESAMPLER",
-    "SAMPLE_RATE",
-    "Clip",
-    "FillRule",
-    "Resampler",
-    "Window",
-    "Windows",
-    "audio_seconds",
-    "cut_clip",
-    "fill_generator",
-    "find_audio",
-    "fit_clip",
-    "fit_length",
-    "gate_name",
-    "hash_file",
-    "is_speech",
-    "load_audio",
-    "n_samples",
-    "read_clip",
-    "resample",
-    "stream_audio",
-    "to_mono",
-]
+    "CLIP_SECONDS", "CONDITIONS", "GATE_SECONDS", "SAMPLE_RATE", "AudioFile", "Clip", "FillRule",
+    "Resampler", "Window", "Windows", "gate_name", "is_speech",
+]  # fmt: skip

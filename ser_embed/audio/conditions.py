@@ -1,15 +1,16 @@
-"""What happens to speech on its way: noise, rooms, telephones, codecs, levels, short clips."""
+"""What happens to speech on its way: noise, rooms, telephones, codecs, levels, short clips.
+
+scipy and soundfile are imported when a condition needs them: options name the conditions.
+"""
 
 import io
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.signal
-import soundfile
 
 from ser_embed.audio.cutting import SAMPLE_RATE, cut_clip, trim_silence
-from ser_embed.audio.decoding import to_mono
+from ser_embed.audio.resampling import to_mono
 
 __all__ = ["CONDITIONS", "Condition", "encode_mp3"]
 
@@ -26,11 +27,11 @@ class Condition:
     """One way in which speech may reach a classifier.
 
     Attributes:
-        told: What it is, with its figures.
+        description: What it is, with its figures.
         disturb: From mono float32 samples at 16 kHz (n,) and a generator to samples and rate.
     """
 
-    told: str
+    description: str
     disturb: Callable[[np.ndarray, np.random.Generator], Disturbed]
 
 
@@ -50,6 +51,9 @@ def _noise(decibels: float) -> Condition:
 
 
 def _telephone(samples: np.ndarray, rng: np.random.Generator) -> Disturbed:
+    import scipy.signal
+    import soundfile
+
     narrow = scipy.signal.resample_poly(samples, TELEPHONE_RATE, SAMPLE_RATE)
     band = scipy.signal.butter(4, TELEPHONE_BAND, "bandpass", fs=TELEPHONE_RATE, output="sos")
     narrow = np.clip(scipy.signal.sosfilt(band, narrow), -1, 1)
@@ -61,6 +65,8 @@ def _telephone(samples: np.ndarray, rng: np.random.Generator) -> Disturbed:
 
 def encode_mp3(samples: np.ndarray, kilobits: int) -> bytes:
     """Return samples (n,) at 16 kHz as MP3 of a constant bit rate in kbit/s."""
+    import soundfile
+
     low, high = MP3_RATES
     file = io.BytesIO()
     soundfile.write(
@@ -71,12 +77,16 @@ def encode_mp3(samples: np.ndarray, kilobits: int) -> bytes:
 
 
 def _mp3(samples: np.ndarray, rng: np.random.Generator) -> Disturbed:
+    import soundfile
+
     decoded, rate = soundfile.read(io.BytesIO(encode_mp3(samples, 32)), dtype="float32")
     return to_mono(decoded), rate
 
 
 def _reverberation(samples: np.ndarray, rng: np.random.Generator) -> Disturbed:
     """Convolve with a direct sound and decaying noise of the same energy (Polack 1988)."""
+    import scipy.signal
+
     time = np.arange(int(REVERBERATION_SECONDS * SAMPLE_RATE)) / SAMPLE_RATE
     tail = rng.standard_normal(len(time)) * 10 ** (-3 * time / REVERBERATION_SECONDS)
     tail[0] = 0.0

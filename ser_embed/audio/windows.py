@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ser_embed.audio.decoding import CLIP_SECONDS, to_mono
+from ser_embed.audio.constants import CLIP_SECONDS
+from ser_embed.audio.resampling import to_mono
 
 __all__ = ["Window", "Windows"]
 

@@ -20,7 +20,7 @@ import tyro
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
-from ser_embed.audio import AUDIO_ENDINGS, read_clip
+from ser_embed.audio import AudioFile
 from ser_embed.command import (
     DONE,
     SOME_CLIPS_FAILED,
@@ -124,7 +124,7 @@ def _count(source: Source, folder: Path) -> int:
     """
     try:
         clips = read_corpus(folder, source.corpus).utterances
-        read_clip(clips[0].path)
+        AudioFile(clips[0].path).read()
     except CorpusError:
         return 0
     except AudioError as error:
@@ -236,7 +236,7 @@ def _listed_files(listing: Path, server: str) -> list[tuple[Path, str, str]]:
             place = member_path(
                 f"{told.get('directoryLabel') or ''}/{about['filename']}".lstrip("/")
             )
-            if place is not None and place.suffix.lower() in AUDIO_ENDINGS:
+            if place is not None and place.suffix.lower() in AudioFile.ENDINGS:
                 address = f"{server}/api/access/datafile/{int(about['id'])}"
                 files[Path(place)] = address, f"md5:{about['md5']}"
     except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:

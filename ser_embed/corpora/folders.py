@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from ser_embed.audio import AUDIO_ENDINGS, find_audio, read_clip
+from ser_embed.audio import AudioFile
 from ser_embed.bundled import DEMO_CORPUS
 from ser_embed.command import DONE, SOME_CLIPS_FAILED, Options, Outcome, run_command
 from ser_embed.corpora.naming import CORPORA, Corpus, Utterance, recognise
@@ -40,7 +40,7 @@ def read_corpus(root: Path | str, corpus: str) -> Listing:
         )
     files = _find_real(root)
     if not files:
-        raise CorpusError(f"{root}: no audio file in it ({' '.join(AUDIO_ENDINGS)})")
+        raise CorpusError(f"{root}: no audio file in it ({' '.join(AudioFile.ENDINGS)})")
     utterances, faults = [], []
     for path in files:
         try:
@@ -60,7 +60,7 @@ def read_corpus(root: Path | str, corpus: str) -> Listing:
 def _find_real(root: Path) -> list[Path]:
     """Return the audio files under `root`, without the demo corpus unless `root` lies in it."""
     try:
-        files = find_audio(root)
+        files = AudioFile.find(root)
     except AudioError as error:
         raise CorpusError(str(error)) from error
     if root.resolve() in DEMO_CORPUS.parents:
@@ -182,7 +182,7 @@ def inspect(config: CorporaConfig) -> Outcome:
     duplicates = []
     for utterance in listing.utterances:
         try:
-            clip = read_clip(utterance.path)
+            clip = AudioFile(utterance.path).read()
         except AudioError as error:
             faults.append((utterance.path, str(error).removeprefix(f"{utterance.path}: ")))
             continue

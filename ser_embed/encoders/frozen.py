@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ser_embed.audio import MIN_SAMPLES
+from ser_embed.audio import Clip
 from ser_embed.encoders.backends import BackendName, Precision, make_backend
 from ser_embed.encoders.checkpoints import (
     ENCODERS,
@@ -139,8 +139,10 @@ class Encoder:
             EncoderError: A clip is under 400 samples.
         """
         for waveform in waveforms:
-            if len(waveform) < MIN_SAMPLES:
-                raise EncoderError(f"a clip of {len(waveform)} samples; {MIN_SAMPLES} are needed")
+            if len(waveform) < Clip.MIN_SAMPLES:
+                raise EncoderError(
+                    f"a clip of {len(waveform)} samples; {Clip.MIN_SAMPLES} are needed"
+                )
         ready = [unit_variance(w) if self.do_normalize else w for w in waveforms]
         groups: dict[int, list[int]] = {}
         for i, waveform in enumerate(ready):

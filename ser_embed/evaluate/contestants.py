@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ser_embed.audio import CLIP_SECONDS, load_audio
+from ser_embed.audio import CLIP_SECONDS, AudioFile
 from ser_embed.corpora import Listing, load_scheme
 from ser_embed.encoders import BackendName
 from ser_embed.errors import AudioError, HeadError
@@ -220,7 +220,7 @@ def _speed(classify: Callable[[np.ndarray], Any], terms: Terms) -> float:
     clips = []
     for utterance in terms.listing.utterances[::every][:TIMED_CLIPS]:
         with suppress(AudioError):  # such clips were reported when they were encoded
-            clip = load_audio(utterance.path)
+            clip = AudioFile(utterance.path).read().samples
             classify(clip)
             clips.append(clip)
     seconds = []

@@ -18,7 +18,7 @@ import pandas as pd
 import tyro
 from tqdm import tqdm
 
-from ser_embed.audio import CONDITIONS, read_clip
+from ser_embed.audio import CONDITIONS, AudioFile
 from ser_embed.command import (
     DONE,
     FEATURES_DIR,
@@ -154,13 +154,13 @@ def _ask(
         sha256, samples = str(fold.test["sha256"].iat[row]), None
         for name in names:
             condition = CONDITIONS[name]
-            key = (head, condition.told, sha256)
+            key = (head, condition.description, sha256)
             if key not in answers.known:
                 if classifier is None:
                     classifier = Classifier.load(fold.folder, backend=config.backend)
                 if samples is None:
                     seconds = classifier.seconds and classifier.seconds + LEAD_SECONDS
-                    samples = read_clip(file, seconds).samples
+                    samples = AudioFile(file).read(seconds).samples
                 # Seeded by the clip's bytes: the same noise at every call, whatever the order.
                 rng = np.random.default_rng(int(sha256[:16], 16))
                 answers.add(key, _classify(classifier, *condition.disturb(samples, rng)))
@@ -226,7 +226,7 @@ def _table(
             (None, None) if name == "clean" else _loss(answered["clean"], one, classes)
         )
         table[name] = {
-            "told": CONDITIONS[name].told, "clips": one.report.clips,
+            "told": CONDITIONS[name].description, "clips": one.report.clips,
             "failed": total - one.report.clips, "uar": one.report.uar,
             "uar_ci": list(one.report.uar_ci), "wa": one.report.wa, "difference": difference,
             "difference_ci": list(interval) if interval else None,

@@ -21,7 +21,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 from tqdm import tqdm
 
-from ser_embed.audio import SAMPLE_RATE, cut_clip
+from ser_embed.audio import SAMPLE_RATE, Clip
 from ser_embed.errors import MissingExtra
 from ser_embed.finetune import Recordings
 from ser_embed.heads import calibrated
@@ -97,7 +97,7 @@ class SvmClassifier:
 
     def classify(self, samples: np.ndarray) -> int:
         """Return the class index of a clip, float32 (n_samples,) at 16 kHz, not yet cut."""
-        features = self.functionals(cut_clip(samples, self.seconds, trim=True))
+        features = self.functionals(Clip.of(samples, self.seconds, trim=True).samples)
         return int(_log_probabilities(self.machine, features[None])[0].argmax())
 
 

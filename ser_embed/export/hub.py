@@ -25,7 +25,7 @@ import torch
 from safetensors.torch import save_file
 
 from ser_embed import __version__, errors
-from ser_embed.audio import cut_clip, load_audio
+from ser_embed.audio import AudioFile, Clip
 from ser_embed.bundled import BUNDLED_HEADS, HEADS_LICENCE
 from ser_embed.encoders import Graph, HiddenStates
 from ser_embed.errors import ExportError
@@ -48,7 +48,7 @@ CODE: dict[str, ModuleType] = {
     PLACE: hub_model, "errors": errors,
     **{
         thing.__module__.rpartition(".")[2]: sys.modules[thing.__module__]
-        for thing in (Graph, Ensemble, cut_clip)
+        for thing in (Graph, Ensemble, Clip)
     },
 }  # fmt: skip
 """The modules that go into a folder, by their name there."""
@@ -182,7 +182,7 @@ def _difference(classifier: Classifier, folder: Path, clips: Sequence[Path]) -> 
     model: Any = SerEmbedForAudioClassification.from_pretrained(folder).eval()
     differences = []
     for path in clips:
-        samples = load_audio(path)
+        samples = AudioFile(path).read().samples
         wanted = list(classifier.classify(samples).probabilities.values())
         inputs = extractor(samples, sampling_rate=extractor.sampling_rate, return_tensors="pt")
         with torch.inference_mode():

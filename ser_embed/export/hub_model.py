@@ -5,7 +5,6 @@ transformers, torch and numpy alone, and runs the very networks and the very pre
 training.
 """
 
-import hashlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,7 +14,7 @@ import transformers
 from transformers.feature_extraction_sequence_utils import SequenceFeatureExtractor
 from transformers.modeling_outputs import SequenceClassifierOutput
 
-from ser_embed.audio import SAMPLE_RATE, cut_clip, fill_generator, fit_length
+from ser_embed.audio import SAMPLE_RATE, Clip
 from ser_embed.encoders import Graph, HiddenStates
 from ser_embed.heads import (
     CnnHead,
@@ -104,9 +103,9 @@ class SerEmbedFeatureExtractor(SequenceFeatureExtractor):
         )  # fmt: skip
 
     def _fit(self, clip: Any) -> np.ndarray:
-        samples = cut_clip(np.asarray(clip, dtype=np.float32), self.seconds, self.trim)
-        sha256 = hashlib.sha256(samples.tobytes()).hexdigest()
-        return fit_length(samples, self.seconds, self.fill, fill_generator(sha256, self.seed))
+        samples = np.asarray(clip, dtype=np.float32)
+        cut = Clip.of(samples, self.seconds, self.trim)
+        return cut.fit(self.seconds, self.fill, self.seed)
 
 
 class SerEmbedForAudioClassification(transformers.PreTrainedModel):

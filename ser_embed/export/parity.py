@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from ser_embed.audio import fit_clip, read_clip
+from ser_embed.audio import AudioFile
 from ser_embed.corpora import LabelScheme, Listing
 from ser_embed.errors import AudioError, ExportError
 from ser_embed.predict import Classifier
@@ -31,8 +31,8 @@ def waveform_of(classifier: Classifier, path: Path) -> np.ndarray:
         AudioError: The file can't be used.
     """
     told = classifier.settings
-    clip = read_clip(path, told.seconds, told.trim)
-    return fit_clip(clip, told.seconds, told.fill, told.seed)[None]
+    clip = AudioFile(path).read(told.seconds, told.trim)
+    return clip.fit(told.seconds, told.fill, told.seed)[None]
 
 
 def largest_difference(run: Runner, classifier: Classifier, paths: Sequence[Path]) -> float:

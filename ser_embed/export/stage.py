@@ -18,7 +18,7 @@ from typing import Annotated, Any
 import tyro
 
 from ser_embed import __version__
-from ser_embed.audio import SAMPLE_RATE, find_audio, n_samples
+from ser_embed.audio import SAMPLE_RATE, AudioFile
 from ser_embed.bundled import DEMO_CORPUS
 from ser_embed.command import (
     DONE,
@@ -175,7 +175,7 @@ def export_onnx(
     beside = out.with_name(f"{out.stem}.int8{out.suffix}")
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as folder:
         plain, full, small = (Path(folder) / f"{name}.onnx" for name in ("plain", "full", "int8"))
-        write_onnx(graph_of(classifier), n_samples(classifier.seconds or 1.0), plain)
+        write_onnx(graph_of(classifier), round((classifier.seconds or 1.0) * SAMPLE_RATE), plain)
         store_halves(plain, full)
         files: dict[str, Runner] = {"fp32": OnnxClassifier(full)}
         difference = largest_difference(files["fp32"], classifier, clips)
@@ -237,7 +237,7 @@ def _clips_to_check(config: ExportConfig) -> list[Path]:
     paths = [
         path
         for given in config.check or (DEMO_CORPUS,)
-        for path in (find_audio(given) if given.is_dir() else [given])
+        for path in (AudioFile.find(given) if given.is_dir() else [given])
     ]
     if not paths:
         raise AudioError(f"{(*config.check, DEMO_CORPUS)[0]}: no audio file in it")

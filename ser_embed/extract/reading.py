@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ser_embed.audio import fit_clip, hash_file, read_clip
+from ser_embed.audio import AudioFile
 from ser_embed.corpora import Utterance
 from ser_embed.encoders import Encoder
 from ser_embed.errors import AudioError
@@ -45,7 +45,7 @@ _Read = Callable[[Path], ReadClip]
 
 def _hash(path: Path) -> ReadClip:
     try:
-        return ReadClip(hash_file(path))
+        return ReadClip(AudioFile(path).sha256())
     except AudioError as error:
         return ReadClip(fault=str(error).removeprefix(f"{path}: "))
 
@@ -53,10 +53,10 @@ def _hash(path: Path) -> ReadClip:
 def _read(settings: FeatureSettings, path: Path) -> ReadClip:
     """Read one clip; a fault is returned, not raised."""
     try:
-        clip = read_clip(path, settings.seconds, settings.trim)
+        clip = AudioFile(path).read(settings.seconds, settings.trim)
     except AudioError as error:
         return ReadClip(_hash(path).sha256, fault=str(error).removeprefix(f"{path}: "))
-    waveform = fit_clip(clip, settings.seconds, settings.fill, settings.seed)
+    waveform = clip.fit(settings.seconds, settings.fill, settings.seed)
     return ReadClip(clip.sha256, clip.seconds, waveform)
 
 

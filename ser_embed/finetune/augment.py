@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ser_embed.audio import MIN_SAMPLES, SAMPLE_RATE
+from ser_embed.audio import SAMPLE_RATE, Clip
 from ser_embed.errors import MissingExtra, SerEmbedError
 from ser_embed.finetune.recipes import Augmentation
 
@@ -37,7 +37,7 @@ def make_augment(settings: Augmentation) -> Augment:
         with _seeded(seed):
             disturbed = chain(samples=samples, sample_rate=SAMPLE_RATE)
         # A clip of a few frames can't be stretched to less than an encoder takes.
-        return disturbed if len(disturbed) >= MIN_SAMPLES else samples
+        return disturbed if len(disturbed) >= Clip.MIN_SAMPLES else samples
 
     return augment
 

@@ -1,7 +1,7 @@
 """The audio of a corpus as training data: a table of usable clips, and their waveforms by batch."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from ser_embed.audio import Clip, fit_clip, read_clip
+from ser_embed.audio import AudioFile
 from ser_embed.corpora import DEMO, LabelScheme, Listing
 from ser_embed.errors import CorpusError, MissingExtra, StoreError
 from ser_embed.extract import Readers
@@ -45,13 +45,13 @@ class Recordings(Labelled):
         told = self.settings
         path = self.root / str(self.table["path"].iat[row])
         if augment is None:
-            clip = read_clip(path, told.seconds, told.trim)
+            clip = AudioFile(path).read(told.seconds, told.trim)
         else:
             # Read long enough that what is sped up still has the clip's length, where it can.
-            clip = read_clip(path, told.seconds * _REACH, told.trim)
+            clip = AudioFile(path).read(told.seconds * _REACH, told.trim)
             seed = [told.seed, epoch, int(clip.sha256[:16], 16)]
-            clip = Clip(augment(clip.samples, seed), clip.sha256, clip.seconds)
-        return fit_clip(clip, told.seconds, told.fill, told.seed)
+            clip = replace(clip, samples=augment(clip.samples, seed))
+        return clip.fit(told.seconds, told.fill, told.seed)
 
 
 _REACH = 2.0  # times the clip length that are read of a clip that may be sped up

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ser_embed.audio import SAMPLE_RATE, Resampler, stream_audio, to_mono
+from ser_embed.audio import SAMPLE_RATE, AudioFile, Resampler
 from ser_embed.errors import AudioError
 
 __all__ = ["Block", "FilePlayer", "Ring"]
@@ -59,11 +59,9 @@ class Ring:
 
     def push(self, block: np.ndarray, rate: int = SAMPLE_RATE) -> None:
         """Add samples of shape (n,) or (n, n_channels) at `rate` Hz."""
-        mono = to_mono(block)
         if rate != self._resampler.rate:
             self._resampler = Resampler(rate)
-        if rate != SAMPLE_RATE:
-            mono = self._resampler.push(mono)
+        mono = self._resampler.push(block)
         with self._changed:
             if self.paused or not len(mono):
                 return
@@ -159,7 +157,7 @@ class FilePlayer(threading.Thread):
         """Play the file."""
         self._due = time.monotonic()
         try:
-            for block in stream_audio(self.path):
+            for block in AudioFile(self.path).blocks():
                 n = round(PLAYED_SECONDS * SAMPLE_RATE)
                 for start in range(0, len(block), n):
                     if self._closing.is_set():

@@ -20,11 +20,9 @@ from tqdm import tqdm
 from ser_embed.audio import (
     CLIP_SECONDS,
     SAMPLE_RATE,
-    audio_seconds,
+    AudioFile,
     gate_name,
     is_speech,
-    load_audio,
-    n_samples,
 )
 from ser_embed.command import RUNS_DIR, Options, Outcome, hide_bar, run_command
 from ser_embed.encoders import BackendName
@@ -181,7 +179,9 @@ def _hear_microphone(config: LiveConfig) -> Outcome:
 
 def warm_up(classifier: Classifier) -> None:
     """Let engines compile before sound comes, rather than while it waits."""
-    noise = np.random.default_rng(0).uniform(-0.1, 0.1, n_samples(classifier.seconds or 3.0))
+    noise = np.random.default_rng(0).uniform(
+        -0.1, 0.1, round((classifier.seconds or 3.0) * SAMPLE_RATE)
+    )
     classifier.classify(noise.astype(np.float32))
     is_speech(noise.astype(np.float32)[:SAMPLE_RATE])
 
@@ -201,7 +201,7 @@ def _pick(config: LiveConfig) -> InputDevice:
 
 
 def _record_once(config: LiveConfig, classifier: Classifier, device: InputDevice) -> Outcome:
-    wanted, blocks = n_samples(classifier.seconds or CLIP_SECONDS), []
+    wanted, blocks = round((classifier.seconds or CLIP_SECONDS) * SAMPLE_RATE), []
     ring = Ring()
     with stop_on_signals() as stop, Microphone(device, ring) as microphone:
         how = "" if microphone.rate == SAMPLE_RATE else f"; it refuses {SAMPLE_RATE} Hz"
@@ -230,7 +230,7 @@ def _show_once(
     end = len(samples) / SAMPLE_RATE
     end = min(end, classifier.seconds or end)  # 0 classifies a clip of any length whole
     shares = None
-    if is_speech(samples[: n_samples(end)]):
+    if is_speech(samples[: round(end * SAMPLE_RATE)]):
         told = classifier.classify_file(path) if path else classifier.classify(samples)
         shares = np.array([told.probabilities[name] for name in classifier.classes])
     heard = judge(0.0, end, shares, classifier.classes, config.threshold)
@@ -243,11 +243,11 @@ def _show_once(
 
 
 def _hear_file(config: LiveConfig, path: Path) -> Outcome:
-    seconds = audio_seconds(path)
+    seconds = AudioFile(path).duration()
     classifier = _load(config)
     if config.once:
         lead = classifier.seconds + 10.0 if classifier.seconds else 0.0
-        return _show_once(config, classifier, load_audio(path, lead), path)
+        return _show_once(config, classifier, AudioFile(path).read(lead).samples, path)
     if config.realtime:
         warm_up(classifier)
         with stop_on_signals() as stop:

@@ -5,7 +5,6 @@ and features are those of training, down to the seed of the random fill, so a fi
 encoded in stage 1 gets the probabilities that the report was made from.
 """
 
-import hashlib
 import logging
 import sys
 from collections.abc import Sequence
@@ -19,15 +18,10 @@ import tyro
 from tqdm import tqdm
 
 from ser_embed.audio import (
-    MIN_SAMPLES,
     SAMPLE_RATE,
+    AudioFile,
     Clip,
-    cut_clip,
-    find_audio,
-    fit_clip,
-    read_clip,
-    resample,
-    to_mono,
+    Resampler,
 )
 from ser_embed.bundled import BUNDLED_HEADS, DEFAULT_HEAD
 from ser_embed.command import (
@@ -202,17 +196,16 @@ class Classifier:
         Raises:
             AudioError: Under 25 ms, silent or not finite.
         """
-        mono = to_mono(samples)
-        if len(mono):  # the resampler takes no empty clip
-            mono = resample(mono, rate)
-        if len(mono) and np.isfinite(mono).all():
-            mono = cut_clip(mono, self.seconds, self.settings.trim)
-        if len(mono) < MIN_SAMPLES:
-            raise AudioError(f"{len(mono)} samples at 16 kHz; at least {MIN_SAMPLES} are needed")
-        if not np.isfinite(mono).all() or not mono.any():
+        mono = Resampler(rate).whole(samples)
+        finite = bool(np.isfinite(mono).all())
+        clip = Clip.of(mono, self.seconds, self.settings.trim and finite)
+        if len(clip.samples) < Clip.MIN_SAMPLES:
+            raise AudioError(
+                f"{len(clip.samples)} samples at 16 kHz; at least {Clip.MIN_SAMPLES} are needed"
+            )
+        if not finite or not clip.samples.any():
             raise AudioError("the samples are all zero, or not finite")
-        sha256 = hashlib.sha256(mono.tobytes()).hexdigest()
-        return self._predict([Clip(mono, sha256, len(mono) / SAMPLE_RATE)])[0]
+        return self._predict([clip])[0]
 
     def classify_file(self, path: Path) -> Prediction:
         """Classify the first part of a file, as stage 1 encoded it.
@@ -220,12 +213,12 @@ class Classifier:
         Raises:
             AudioError: The file can't be used; the message says why.
         """
-        return self._predict([read_clip(path, self.seconds, self.settings.trim)])[0]
+        return self._predict([AudioFile(path).read(self.seconds, self.settings.trim)])[0]
 
     def _predict(self, clips: Sequence[Clip]) -> list[Prediction]:
         assert self.encoder is not None
         told = self.settings
-        waveforms = [fit_clip(clip, told.seconds, told.fill, told.seed) for clip in clips]
+        waveforms = [clip.fit(told.seconds, told.fill, told.seed) for clip in clips]
         results = []
         for waveform, (features, _) in zip(
             waveforms, self.encoder.features(waveforms, told.norm, told.pool), strict=True
@@ -258,7 +251,7 @@ class _EndToEnd(Classifier):
         told = self.settings
         results = []
         for clip in clips:
-            waveform = fit_clip(clip, told.seconds, told.fill, told.seed)
+            waveform = clip.fit(told.seconds, told.fill, told.seed)
             each = [(net.log_probabilities([waveform]), card) for net, card in self.heads]
             results.append(self._averaged(each))
         return results
@@ -308,7 +301,7 @@ def predict(config: PredictConfig) -> Outcome:
         raise AudioError("name one or more audio files or folders")
     paths: list[Path] = []
     for given in config.files:
-        found = find_audio(given) if given.is_dir() else [given]
+        found = AudioFile.find(given) if given.is_dir() else [given]
         if not found:
             raise AudioError(f"{given}: no audio file in it")
         paths += found

@@ -16,12 +16,12 @@ import numpy as np
 from ser_embed.audio import (
     CLIP_SECONDS,
     GATE_SECONDS,
-    MIN_SAMPLES,
     SAMPLE_RATE,
+    AudioFile,
+    Clip,
     Window,
     Windows,
     is_speech,
-    stream_audio,
 )
 from ser_embed.errors import AudioError
 from ser_embed.predict.classifier import Classifier
@@ -308,7 +308,7 @@ def segment_file(
     Raises:
         AudioError: The file can't be used; the message says why.
     """
-    return _follow(stream_audio(path), classifier, settings, told, f"{path}: ")
+    return _follow(AudioFile(path).blocks(), classifier, settings, told, f"{path}: ")
 
 
 def segment_samples(
@@ -341,8 +341,10 @@ def _follow(
         pieces += segmenter.push(block)
         if told is not None:
             told(n / SAMPLE_RATE)
-    if n < MIN_SAMPLES:
-        raise AudioError(f"{where}{n} samples at 16 kHz; an encoder needs at least {MIN_SAMPLES}")
+    if n < Clip.MIN_SAMPLES:
+        raise AudioError(
+            f"{where}{n} samples at 16 kHz; an encoder needs at least {Clip.MIN_SAMPLES}"
+        )
     pieces += segmenter.finish()
     classes, threshold = classifier.classes, segmenter.settings.threshold
     seconds = n / SAMPLE_RATE

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from ser_embed.audio import SAMPLE_RATE, find_audio, load_audio, n_samples
+from ser_embed.audio import SAMPLE_RATE, AudioFile
 from ser_embed.corpora import recognise
 from ser_embed.errors import EncoderError, SerEmbedError
 
@@ -41,7 +41,7 @@ class Speech:
     """
 
     def __init__(self, roots: tuple[Path, ...], labelled: tuple[str, ...], quiet: bool | None):
-        paths = [path for root in roots for path in find_audio(root)]
+        paths = [path for root in roots for path in AudioFile.find(root)]
         if not paths:
             raise EncoderError(f"no audio file in {', '.join(map(str, roots))}")
         emotions = [_emotion(path, labelled) for path in paths]
@@ -50,7 +50,7 @@ class Speech:
         pieces, labels = [], []
         for path, word in zip(tqdm(paths, "decode", disable=quiet), emotions, strict=True):
             try:
-                samples = load_audio(path)
+                samples = AudioFile(path).read().samples
             except SerEmbedError as error:
                 log.warning("left out: %s", error)
                 continue
@@ -129,7 +129,7 @@ class Draw:
 def draw_batch(speech: Speech, draw: Draw, step: int) -> Batch:
     """Draw the batch of a step; it depends on the seed and the step alone."""
     rng = np.random.default_rng([draw.seed, step])
-    wanted = n_samples(draw.seconds)
+    wanted = round(draw.seconds * SAMPLE_RATE)
     chances = np.minimum(speech.lengths, 4 * wanted) * np.where(
         speech.labels >= 0, draw.label_weight, 1.0
     )
@@ -175,7 +175,7 @@ def _disturb(clean: Tensor, rng: np.random.Generator) -> Tensor:
     hertz = torch.fft.rfftfreq(size, 1 / SAMPLE_RATE).clamp_min(50)
     for row in range(len(waves)):
         if rng.random() < 0.3:  # a room: noise that decays by 60 dB in 0.15 to 0.6 s
-            t = torch.arange(n_samples(0.6)) / SAMPLE_RATE
+            t = torch.arange(round(0.6 * SAMPLE_RATE)) / SAMPLE_RATE
             room = torch.from_numpy(rng.standard_normal(len(t)).astype(np.float32))
             room = room * torch.exp(-6.9 * t / rng.uniform(0.15, 0.6)) * rng.uniform(0.01, 0.05)
             room[0] = 1.0

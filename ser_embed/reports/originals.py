@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from ser_embed.audio import find_audio, hash_file
+from ser_embed.audio import AudioFile
 from ser_embed.errors import AudioError
 from ser_embed.store import FeatureStore, find_stores
 
@@ -47,7 +47,7 @@ def find_originals(clips: pd.DataFrame, roots: Sequence[Path]) -> list[Path | No
 def _first(candidates: Sequence[Path], sha256: str) -> Path | None:
     for path in candidates:
         try:
-            if hash_file(path) == sha256:
+            if AudioFile(path).sha256() == sha256:
                 return path
         except AudioError:  # not there, or not to be read
             continue
@@ -58,6 +58,6 @@ def _by_name(roots: Sequence[Path]) -> dict[str, list[Path]]:
     named: dict[str, list[Path]] = {}
     for root in roots:
         if root.is_dir():
-            for path in find_audio(root):
+            for path in AudioFile.find(root):
                 named.setdefault(path.name, []).append(path)
     return named

@@ -20,7 +20,7 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ser_embed.audio import SAMPLE_RATE, read_clip
+from ser_embed.audio import SAMPLE_RATE, AudioFile
 from ser_embed.errors import AudioError
 from ser_embed.reports.breakdown import (
     abstention,
@@ -321,7 +321,7 @@ def _mistakes(told: Evaluated, roots: Sequence[Path]) -> list[dict[str, Any]]:
 def _sound(file: Path, settings: FeatureSettings) -> str | None:
     """Return a clip as the classifier takes it, before it is filled: FLAC, 16 kHz, mono."""
     try:
-        clip = read_clip(file, settings.seconds or PLAYED_SECONDS, settings.trim)
+        clip = AudioFile(file).read(settings.seconds or PLAYED_SECONDS, settings.trim)
     except AudioError:
         return None
     memory = io.BytesIO()

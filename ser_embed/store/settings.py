@@ -5,7 +5,7 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Literal
 
-from ser_embed.audio import RESAMPLER, FillRule
+from ser_embed.audio import FillRule, Resampler
 from ser_embed.encoders import Layer, Norm, Pool, Precision
 
 __all__ = ["SCHEMA", "FeatureSettings"]
@@ -46,7 +46,7 @@ class FeatureSettings:
     dtype: Literal["float16", "float32"]
     precision: Precision
     seed: int
-    resampler: str = RESAMPLER
+    resampler: str = Resampler.METHOD
     schema: int = SCHEMA
 
     @property

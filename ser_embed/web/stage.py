@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ser_embed.audio import AUDIO_ENDINGS
+from ser_embed.audio import AudioFile
 from ser_embed.command import RUNS_DIR, Options, Outcome, run_command
 from ser_embed.encoders import BackendName
 from ser_embed.errors import MissingExtra, WebError
@@ -142,7 +142,7 @@ def _live_tab(gr: Any, tabs: Tabs) -> None:
 def _batch_tab(gr: Any, tabs: Tabs, limits: str) -> None:
     files = gr.File(
         label=f"Up to {tabs.max_files} recordings",
-        file_count="multiple", file_types=list(AUDIO_ENDINGS), height=180,
+        file_count="multiple", file_types=list(AudioFile.ENDINGS), height=180,
     )  # fmt: skip
     with gr.Row():
         start = gr.Button("Classify", variant="primary")

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from ser_embed.audio import SAMPLE_RATE, Resampler, audio_seconds, gate_name, to_mono
+from ser_embed.audio import SAMPLE_RATE, AudioFile, Resampler, gate_name
 from ser_embed.errors import AudioError, SerEmbedError, WebError
 from ser_embed.predict import (
     Classifier,
@@ -64,8 +64,8 @@ class Listening:
         if rate != self.resampler.rate:
             self.resampler = Resampler(rate)
         scale = np.iinfo(block.dtype).max if np.issubdtype(block.dtype, np.integer) else 1
-        samples = to_mono(block.astype(np.float32) / scale)
-        self._keep(self.segmenter.push(self.resampler.push(samples)))
+        samples = self.resampler.push(block.astype(np.float32) / scale)
+        self._keep(self.segmenter.push(samples))
 
     def stop(self) -> str:
         """Judge what is left and show the mean over the last minute."""
@@ -150,7 +150,7 @@ class Tabs:
             AudioError: It is too long or can't be used.
             WebError: The page is closing.
         """
-        seconds = audio_seconds(path)
+        seconds = AudioFile(path).duration()
         if seconds > 60 * self.max_minutes:
             raise AudioError(
                 f"{path.name}: lasts {clock(seconds)}; this page takes {self.max_minutes:g} "

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from math import ceil, gcd
 from pathlib import Path
 from subprocess import CompletedProcess
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -19,34 +20,15 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ser_embed.audio.cutting import (
-    FILL_RULES,
-    SAMPLE_RATE,
-    FillRule,
-    fit_length,
-    n_samples,
-    trim_silence,
-)
-from ser_embed.audio.decoding import (
-    AUDIO_ENDINGS,
-    CLIP_SECONDS,
-    MIN_SAMPLES,
-    Clip,
-    Resampler,
-    audio_seconds,
-    find_audio,
-    fit_clip,
-    hash_file,
-    load_audio,
-    read_clip,
-    resample,
-    stream_audio,
-    to_mono,
-)
+from ser_embed.audio.constants import AUDIO_ENDINGS, CLIP_SECONDS, FillRule
+from ser_embed.audio.cutting import SAMPLE_RATE, Clip, fit_length, trim_silence
+from ser_embed.audio.decoding import AudioFile, load_audio
+from ser_embed.audio.resampling import Resampler, resample, to_mono
 from ser_embed.corpora import folders as corpora
 from ser_embed.errors import AudioError
 
 RATES = [8_000, 11_025, 22_050, 24_414, 32_000, 44_100, 48_000, 96_000, 192_000]
+FILL_RULES = get_args(FillRule)
 DRIFTING = {24_414}  # its ratio is rounded, by less than 1e-6
 
 
@@ -122,7 +104,7 @@ def test_channels_are_averaged(tmp_path: Path, channels: int) -> None:
     samples = rng.uniform(-0.5, 0.5, (8_000, channels)).astype(np.float32)
     path = tmp_path / "clip.wav"
     soundfile.write(path, samples, SAMPLE_RATE, subtype="FLOAT")
-    clip = read_clip(path)
+    clip = AudioFile(path).read()
     assert clip.samples.shape == (8_000,)
     assert clip.samples.dtype == np.float32
     assert (clip.rate, clip.channels) == (SAMPLE_RATE, channels)
@@ -140,7 +122,9 @@ def test_one_channel_may_come_without_an_axis() -> None:
 def test_8_channels_at_96_khz_are_a_clip_like_any_other(
     tmp_path: Path, write_tone: Callable[..., Path]
 ) -> None:
-    clip = read_clip(write_tone(tmp_path / "clip.wav", seconds=3.5, rate=96_000, channels=8), 3.0)
+    clip = AudioFile(write_tone(tmp_path / "clip.wav", seconds=3.5, rate=96_000, channels=8)).read(
+        3.0
+    )
     assert clip.samples.shape == (48_000,)
     assert (clip.rate, clip.channels, clip.seconds) == (96_000, 8, 3.5)
 
@@ -149,7 +133,7 @@ def test_8_channels_at_96_khz_are_a_clip_like_any_other(
 
 
 def test_the_papers_clip_is_48_000_samples() -> None:
-    assert n_samples(CLIP_SECONDS) == 48_000
+    assert CLIP_SECONDS * SAMPLE_RATE == 48_000
 
 
 @pytest.mark.parametrize("ending", AUDIO_ENDINGS)
@@ -166,7 +150,7 @@ def test_the_first_part_is_kept(
     assert first.dtype == np.float32
     # Lossy decoders carry state, but the same bytes decode to the same samples.
     np.testing.assert_allclose(first, load_audio(str(path))[:48_000], atol=1e-6)
-    clip = read_clip(path, 3.0)
+    clip = AudioFile(path).read(3.0)
     assert clip.seconds == pytest.approx(5, abs=0.1)
     np.testing.assert_array_equal(clip.samples, first)
 
@@ -197,7 +181,7 @@ def test_ten_minutes_never_stand_in_memory_for_three_seconds(tmp_path: Path) -> 
     load_audio(path, 3.0)
     tracemalloc.start()
     try:
-        clip = read_clip(path, 3.0)
+        clip = AudioFile(path).read(3.0)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -227,14 +211,14 @@ def test_blocks_are_the_whole_file(
     tmp_path: Path, write_tone: Callable[..., Path], rate: int, seconds: float
 ) -> None:
     path = write_tone(tmp_path / "tone.wav", seconds=3.21, rate=rate, channels=2)
-    blocks = list(stream_audio(path, seconds))
+    blocks = list(AudioFile(path).blocks(seconds))
     assert len(blocks) >= min(4, 4 / seconds)
     whole, streamed = load_audio(path), np.concatenate(blocks)
     assert streamed.dtype == np.float32
     assert abs(len(streamed) - len(whole)) <= (2 if rate in DRIFTING else 0)
     n = min(len(whole), len(streamed))
     np.testing.assert_allclose(streamed[:n], whole[:n], atol=2e-6)
-    assert audio_seconds(path) == pytest.approx(3.21, abs=1e-4)
+    assert AudioFile(path).duration() == pytest.approx(3.21, abs=1e-4)
 
 
 def test_an_hour_never_stands_in_memory_whole(tmp_path: Path) -> None:
@@ -243,7 +227,7 @@ def test_an_hour_never_stands_in_memory_whole(tmp_path: Path) -> None:
         for _ in range(60):
             file.write(np.full(60 * 16_000, 0.1, dtype=np.float32))
     tracemalloc.start()
-    n = sum(len(block) for block in stream_audio(path))
+    n = sum(len(block) for block in AudioFile(path).blocks())
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert n == 3600 * 16_000
@@ -263,12 +247,12 @@ def test_a_shorter_clip_comes_as_long_as_it_is(
 def test_the_hash_is_hashlibs(tmp_path: Path, write_tone: Callable[..., Path]) -> None:
     path = write_tone(tmp_path / "clip.wav", seconds=40)  # more than one block of 1 MiB
     expected = hashlib.sha256(path.read_bytes()).hexdigest()
-    assert hash_file(path) == read_clip(path, 3.0).sha256 == expected
+    assert AudioFile(path).sha256() == AudioFile(path).read(3.0).sha256 == expected
 
 
 def test_hashing_a_missing_file_names_it(tmp_path: Path) -> None:
     with pytest.raises(AudioError, match=r"gone\.wav: No such file"):
-        hash_file(tmp_path / "gone.wav")
+        AudioFile(tmp_path / "gone.wav").sha256()
 
 
 # --- clip length -----------------------------------------------------------------------------
@@ -296,7 +280,7 @@ def test_every_rule_gives_the_length_and_begins_with_the_clip(
     fill: FillRule, n: int, seconds: float
 ) -> None:
     samples = np.random.default_rng(n).standard_normal(n).astype(np.float32)
-    fitted, wanted = fit_length(samples, seconds, fill, rng()), n_samples(seconds)
+    fitted, wanted = fit_length(samples, seconds, fill, rng()), round(seconds * SAMPLE_RATE)
     assert fitted.dtype == np.float32
     assert len(fitted) == (min(n, wanted) if fill == "none" else wanted)
     kept = min(n, wanted)
@@ -332,10 +316,10 @@ def test_an_unknown_rule_lists_the_known_ones() -> None:
 def test_random_fill_depends_on_the_bytes_and_the_seed_alone() -> None:
     clip = Clip(SHORT, hashlib.sha256(b"one").hexdigest(), 1.25)
     other = Clip(SHORT, hashlib.sha256(b"two").hexdigest(), 1.25)
-    fitted = fit_clip(clip, 3.0, "sample", seed=0)
-    np.testing.assert_array_equal(fitted, fit_clip(clip, 3.0, "sample", seed=0))
-    assert not np.array_equal(fitted, fit_clip(other, 3.0, "sample", seed=0))
-    assert not np.array_equal(fitted, fit_clip(clip, 3.0, "sample", seed=1))
+    fitted = clip.fit(3.0, "sample", seed=0)
+    np.testing.assert_array_equal(fitted, clip.fit(3.0, "sample", seed=0))
+    assert not np.array_equal(fitted, other.fit(3.0, "sample", seed=0))
+    assert not np.array_equal(fitted, clip.fit(3.0, "sample", seed=1))
     # Stores rely on this formula: it may not change without a new key.
     drawn = np.random.default_rng([0, int(clip.sha256[:16], 16)]).integers(0, 20_000, 28_000)
     np.testing.assert_array_equal(fitted[20_000:], SHORT[drawn])
@@ -388,13 +372,13 @@ def test_a_trimmed_clip_starts_where_speech_does(tmp_path: Path) -> None:
     """The first three seconds are counted from there, and only as much is decoded as needed."""
     path = tmp_path / "late.wav"
     soundfile.write(path, with_silence(4.0, 1.0), 16_000, subtype="FLOAT")
-    assert not np.abs(read_clip(path, 3.0).samples).max() > 0.01  # four seconds too early
-    clip = read_clip(path, 3.0, trim=True)
+    assert not np.abs(AudioFile(path).read(3.0).samples).max() > 0.01  # four seconds too early
+    clip = AudioFile(path).read(3.0, trim=True)
     assert np.abs(clip.samples[1600:15_000]).max() > 0.2
     assert len(clip.samples) < 1.2 * 16_000
     assert clip.seconds == 6.0
-    np.testing.assert_array_equal(clip.samples, read_clip(path, 0.0, trim=True).samples)
-    half = read_clip(path, 0.5, trim=True)
+    np.testing.assert_array_equal(clip.samples, AudioFile(path).read(0.0, trim=True).samples)
+    half = AudioFile(path).read(0.5, trim=True)
     np.testing.assert_array_equal(half.samples, clip.samples[:8000])
 
 
@@ -407,12 +391,12 @@ def test_audio_is_found_in_any_nesting_and_case(tmp_path: Path) -> None:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     (tmp_path / "folder.wav").mkdir()
-    found = find_audio(tmp_path)
+    found = AudioFile.find(tmp_path)
     assert found == sorted(tmp_path / name for name in names)
-    assert find_audio(tmp_path / "b.WAV") == [tmp_path / "b.WAV"]
-    assert find_audio(tmp_path / "wav") == []
+    assert AudioFile.find(tmp_path / "b.WAV") == [tmp_path / "b.WAV"]
+    assert AudioFile.find(tmp_path / "wav") == []
     with pytest.raises(AudioError, match="nowhere: no such folder or file"):
-        find_audio(tmp_path / "nowhere")
+        AudioFile.find(tmp_path / "nowhere")
 
 
 # --- bad input -------------------------------------------------------------------------------
@@ -458,7 +442,7 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "ogg cut short": (lambda path: write_cut(path, ".ogg", 0.5), "is it really audio"),
     "399 samples": (
-        lambda path: write_samples(path, 0.1 * sine(220, 16_000)[: MIN_SAMPLES - 1]),
+        lambda path: write_samples(path, 0.1 * sine(220, 16_000)[: Clip.MIN_SAMPLES - 1]),
         "399 samples at 16 kHz; an encoder needs at least 400",
     ),
     "1190 samples at 48 kHz": (
@@ -497,10 +481,10 @@ def test_blocks_of_bad_input_end_with_the_same_reason(tmp_path: Path, kind: str)
     path = tmp_path / "bad.wav"
     make(path)
     if kind == "silence":  # a long recording may well be silent for the length of a block
-        assert not np.concatenate(list(stream_audio(path, 0.5))).any()
+        assert not np.concatenate(list(AudioFile(path).blocks(0.5))).any()
         return
     with pytest.raises(AudioError, match=reason) as caught:
-        list(stream_audio(path, 0.5))
+        list(AudioFile(path).blocks(0.5))
     assert str(caught.value).startswith(f"{path}: ")
 
 
@@ -524,7 +508,7 @@ def test_the_real_lfs_pointer_is_told_from_audio(shared: Path) -> None:
 
 
 def test_400_samples_are_enough(tmp_path: Path) -> None:
-    write_samples(tmp_path / "clip.wav", 0.1 * sine(220, 16_000)[:MIN_SAMPLES])
+    write_samples(tmp_path / "clip.wav", 0.1 * sine(220, 16_000)[: Clip.MIN_SAMPLES])
     assert load_audio(tmp_path / "clip.wav").shape == (400,)
 
 
@@ -539,7 +523,7 @@ def test_a_wav_from_a_pipe_is_as_long_as_it_is(
     struct.pack_into("<I", content, 4, 0xFFFFFFFF)
     path.write_bytes(content)
     for seconds in (0.0, 3.0):
-        clip = read_clip(path, seconds)
+        clip = AudioFile(path).read(seconds)
         assert (len(clip.samples), clip.seconds) == (16_000, 1.0)
 
 
@@ -550,7 +534,7 @@ def test_a_header_that_promises_a_little_too_much_is_forgiven(
     content = bytearray(path.read_bytes())
     struct.pack_into("<I", content, content.index(b"data") + 4, 32_000 + 44)
     path.write_bytes(content)
-    assert read_clip(path).samples.shape == (16_000,)
+    assert AudioFile(path).read().samples.shape == (16_000,)
 
 
 def test_a_cut_beyond_what_is_needed_does_no_harm(
@@ -558,9 +542,9 @@ def test_a_cut_beyond_what_is_needed_does_no_harm(
 ) -> None:
     path = write_tone(tmp_path / "clip.wav", seconds=8)
     path.write_bytes(path.read_bytes()[: 44 + 2 * 16_000 * 5])
-    assert read_clip(path, 3.0).samples.shape == (48_000,)
+    assert AudioFile(path).read(3.0).samples.shape == (48_000,)
     with pytest.raises(AudioError, match=r"promises 8\.00 s and 5\.00 s are there"):
-        read_clip(path)
+        AudioFile(path).read()
 
 
 def test_a_flac_that_does_not_state_its_length_is_named_with_the_remedy(
@@ -573,7 +557,7 @@ def test_a_flac_that_does_not_state_its_length_is_named_with_the_remedy(
     path.write_bytes(content)
     for seconds in (0.0, 3.0):
         with pytest.raises(AudioError, match=r"doesn't say how long it is.*convert it once"):
-            read_clip(path, seconds)
+            AudioFile(path).read(seconds)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no permission bits to take away")
@@ -618,13 +602,15 @@ ORIGINALS = {  # rate and channels of the official wav, and how near our own 16 
 
 def test_the_list_of_originals_is_whole(shared: Path) -> None:
     folder = shared / "corpora" / "originals"
-    assert {path.relative_to(folder).as_posix() for path in find_audio(folder)} == set(ORIGINALS)
+    assert {path.relative_to(folder).as_posix() for path in AudioFile.find(folder)} == set(
+        ORIGINALS
+    )
 
 
 @pytest.mark.parametrize("name", ORIGINALS)
 def test_an_official_file_is_nearly_its_16_khz_copy(shared: Path, name: str) -> None:
     rate, channels, correlation = ORIGINALS[name]
-    original = read_clip(shared / "corpora" / "originals" / name)
+    original = AudioFile(shared / "corpora" / "originals" / name).read()
     (copy,) = (shared / "corpora" / name).parent.glob(f"{Path(name).stem}.*")
     resampled = load_audio(copy)
     assert (original.rate, original.channels) == (rate, channels)
@@ -639,8 +625,6 @@ def test_a_clip_that_is_renamed_is_the_same_clip(shared: Path, tmp_path: Path) -
     source = shared / "corpora" / "originals" / "urdu" / "Angry" / "SM4_F2_A054.wav"
     copy = tmp_path / "renamed.WAV"
     shutil.copyfile(source, copy)
-    first, second = read_clip(source, 4.0), read_clip(copy, 4.0)
+    first, second = AudioFile(source).read(4.0), AudioFile(copy).read(4.0)
     assert first.sha256 == second.sha256
-    np.testing.assert_array_equal(
-        fit_clip(first, 4.0, "sample", 3), fit_clip(second, 4.0, "sample", 3)
-    )
+    np.testing.assert_array_equal(first.fit(4.0, "sample", 3), second.fit(4.0, "sample", 3))

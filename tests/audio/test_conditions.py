@@ -10,7 +10,8 @@ import soundfile
 
 from ser_embed.audio.conditions import CONDITIONS, encode_mp3
 from ser_embed.audio.cutting import SAMPLE_RATE, trim_silence
-from ser_embed.audio.decoding import find_audio, load_audio, resample
+from ser_embed.audio.decoding import AudioFile, load_audio
+from ser_embed.audio.resampling import resample
 from ser_embed.bundled import DEMO_CORPUS
 
 # Kilobits per second by index in the header of an MPEG-2 layer III frame (ISO/IEC 13818-3).
@@ -19,7 +20,7 @@ MPEG2_LAYER3 = (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160)
 
 @pytest.fixture(scope="module")
 def speech() -> np.ndarray:
-    return load_audio(find_audio(DEMO_CORPUS)[0])
+    return load_audio(AudioFile.find(DEMO_CORPUS)[0])
 
 
 def disturb(name: str, samples: np.ndarray, seed: int = 0) -> tuple[np.ndarray, int]:
@@ -49,7 +50,7 @@ def test_every_condition_gives_finite_mono_and_depends_on_its_seed_alone(
 
 
 def test_there_is_what_was_asked_for() -> None:
-    told = " ".join(one.told for one in CONDITIONS.values())
+    told = " ".join(one.description for one in CONDITIONS.values())
     for words in ("20 dB", "10 dB", "0 dB", "300 to 3400 Hz, 8 kHz", "MP3, 32 kbit/s",
                   "reverberation", "gain", "1 s", "2 s"):  # fmt: skip
         assert words in told
@@ -142,6 +143,6 @@ def test_short_clips_start_with_the_speech(seconds: int, speech: np.ndarray) -> 
 
 def test_the_real_corpora_can_be_disturbed_too(shared: Path) -> None:
     for corpus in ("ravdess", "tess", "urdu"):
-        samples = load_audio(find_audio(shared / "corpora" / corpus)[0])
+        samples = load_audio(AudioFile.find(shared / "corpora" / corpus)[0])
         for name in CONDITIONS:
             assert np.isfinite(disturb(name, samples)[0]).all()

@@ -17,7 +17,7 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ser_embed.audio.decoding import AUDIO_ENDINGS, read_clip
+from ser_embed.audio import AudioFile
 from ser_embed.bundled import DEMO_CORPUS
 from ser_embed.corpora import folders as corpora
 from ser_embed.corpora.folders import discover, listing_of, read_corpus, read_demo
@@ -139,7 +139,7 @@ def audio(
 ) -> dict[str, Path]:
     """A short clip in every format by its ending."""
     folder = tmp_path_factory.mktemp("audio")
-    clips = {ending: folder / f"tone{ending}" for ending in AUDIO_ENDINGS}
+    clips = {ending: folder / f"tone{ending}" for ending in AudioFile.ENDINGS}
     samples, rate = soundfile.read(write_tone(clips[".wav"], seconds=0.2))
     for ending in (".flac", ".mp3", ".ogg"):
         soundfile.write(clips[ending], samples, rate)
@@ -153,7 +153,7 @@ def build(
     """Lay clips out under `root`, the formats by turns, and return which path is which."""
     built = {}
     for i, clip in enumerate(clips):
-        ending = AUDIO_ENDINGS[i % len(AUDIO_ENDINGS)]
+        ending = AudioFile.ENDINGS[i % len(AudioFile.ENDINGS)]
         path = root / LAYOUTS[layout](clip.folder, clip.stem, ending)
         path.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(audio[ending], path)
@@ -194,9 +194,9 @@ def test_a_tree_is_read_back(
     )
 
 
-@pytest.mark.parametrize("ending", AUDIO_ENDINGS)
+@pytest.mark.parametrize("ending", AudioFile.ENDINGS)
 def test_clips_of_every_ending_decode(audio: dict[str, Path], ending: str) -> None:
-    clip = read_clip(audio[ending])
+    clip = AudioFile(audio[ending]).read()
     assert clip.samples.dtype == np.float32
     assert 0.19 < clip.seconds < 0.25
 

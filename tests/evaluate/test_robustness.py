@@ -69,7 +69,7 @@ def test_a_disturbed_clip_is_classified_as_any_other_sound(
     for row in answers(tmp_path):
         assert parts.loc[row["clip"], "part"] == "test"
         samples = load_audio(DEMO_CORPUS / str(parts.loc[row["clip"], "path"]))
-        condition = next(one for one in CONDITIONS.values() if one.told == row["condition"])
+        condition = next(one for one in CONDITIONS.values() if one.description == row["condition"])
         rng = np.random.default_rng(int(row["clip"][:16], 16))
         expected = classifier.classify(*condition.disturb(samples, rng)).probabilities
         assert row["p"] == pytest.approx(list(expected.values()), abs=1e-5)

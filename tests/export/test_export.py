@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, get_args
 
 import huggingface_hub
 import numpy as np
@@ -21,8 +21,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from ser_embed.audio import cutting
-from ser_embed.audio import decoding as audio
+from ser_embed import load_audio
+from ser_embed.audio import SAMPLE_RATE, Clip, FillRule, cutting
 from ser_embed.bundled import BUNDLED_HEADS, DEMO_CORPUS
 from ser_embed.corpora.folders import read_demo
 from ser_embed.corpora.labels import SCHEMES
@@ -326,7 +326,7 @@ def test_the_file_says_what_it_is(sentiment: tuple[dict[str, Any], Path]) -> Non
     assert f"{cutting._TRIM_DB:.0f} dB below the loudest 20 ms" in facts["preprocessing"]
     assert f"but for {cutting._TRIM_MARGIN * 20} ms" in facts["preprocessing"]
     assert f"and {cutting.LEAD_SECONDS:.0f} s" in facts["preprocessing"]
-    assert cutting._TRIM_FRAME == 0.02 * audio.SAMPLE_RATE
+    assert cutting._TRIM_FRAME == 0.02 * SAMPLE_RATE
     assert json.loads(facts["check"]) == told["check"]
     assert json.loads(facts["measured"]) == told["measured"]
     eight = OnnxClassifier(out.with_name("sentiment3.int8.onnx")).metadata
@@ -509,7 +509,7 @@ def test_transformers_loads_folders_elsewhere_and_says_the_same(
     # Clips of several lengths, so that a batch of them is padded.
     paths = [tmp_path / f"{number}.wav" for number in range(len(FEW))]
     for number, path in enumerate(paths):
-        samples = audio.load_audio(FEW[number])[: 16_000 + 9_000 * number]
+        samples = load_audio(FEW[number])[: 16_000 + 9_000 * number]
         soundfile.write(path, samples, 16_000, subtype="FLOAT")
     modules = {"HF_MODULES_CACHE": str(tmp_path / "modules"), "HF_HUB_OFFLINE": "1"}
     done = run("-c", IN_TRANSFORMERS, tmp_path, cwd=tmp_path, env={"PYTHONPATH": "", **modules})
@@ -518,7 +518,7 @@ def test_transformers_loads_folders_elsewhere_and_says_the_same(
     for name, source in sources.items():
         classifier = Classifier.load(source)
         for path, *both in zip(paths, *answers[name], strict=True):
-            wanted = classifier.classify(audio.load_audio(path)).probabilities
+            wanted = classifier.classify(load_audio(path)).probabilities
             for rows in both:
                 given = {row["label"]: row["score"] for row in rows}
                 assert given == pytest.approx(wanted, abs=1e-5)
@@ -599,12 +599,12 @@ def example(project: Path) -> ModuleType:
     extra=st.integers(1, 400),
     seconds=st.sampled_from([0.0, 0.05, 3.0]),
     trim=st.booleans(),
-    fill=st.sampled_from(audio.FILL_RULES),
+    fill=st.sampled_from(get_args(FillRule)),
 )  # fmt: skip
 @settings(max_examples=150, deadline=None)
 def test_the_example_prepares_clips_as_we_do(
     example: ModuleType, samples: np.ndarray, extra: int, seconds: float, trim: bool,
-    fill: audio.FillRule,
+    fill: FillRule,
 ) -> None:  # fmt: skip
     """Stretches of 100 ms of different loudness, and some samples that fill no frame."""
     rng = np.random.default_rng(extra)
@@ -612,7 +612,7 @@ def test_the_example_prepares_clips_as_we_do(
     clip = (loud * rng.normal(0, 1, len(loud))).astype(np.float32)
     sha256 = f"{extra:064x}"
     cut = cutting.cut_clip(clip, seconds, trim)
-    wanted = audio.fit_clip(audio.Clip(cut, sha256, 0.0), seconds, fill, seed=7)
+    wanted = Clip(cut, sha256, 0.0).fit(seconds, fill, seed=7)
     facts = {"window_seconds": str(seconds), "trim": json.dumps(trim), "fill": fill, "seed": "7"}
     np.testing.assert_array_equal(example.prepare(clip, facts, sha256), wanted)
 

@@ -17,8 +17,8 @@ import pytest
 import soundfile
 from conftest import tiny_checkpoint
 
+from ser_embed.audio import AudioFile
 from ser_embed.audio.cutting import SAMPLE_RATE
-from ser_embed.audio.decoding import read_clip
 from ser_embed.bundled import DEMO_CORPUS
 from ser_embed.command import Outcome
 from ser_embed.encoders.frozen import load_encoder
@@ -139,7 +139,7 @@ def test_what_a_store_holds(root: Path, go: Go) -> None:
         assert (store.corpus, store.demo, store.root) == ("ravdess", False, str(root.resolve()))
         for row in store.rows:
             path = root / row.path
-            clip = read_clip(path)
+            clip = AudioFile(path).read()
             assert (row.sha256, row.seconds) == (clip.sha256, clip.seconds)
             actor = path.parent.name[-2:]
             assert row.speaker == f"ravdess:{actor}"
@@ -219,7 +219,7 @@ def test_changed_and_new_clips_are_encoded_and_no_others(root: Path, go: Go) -> 
     with FeatureStore(path) as store:
         assert len(store) == 7
         (sha256,) = [row.sha256 for row in store.rows if row.path.endswith(changed.name)]
-        assert sha256 == read_clip(changed).sha256
+        assert sha256 == AudioFile(changed).read().sha256
     assert verify(Path(path)) == []
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from ser_embed.audio.decoding import fit_clip, hash_file, read_clip
+from ser_embed.audio import AudioFile
 from ser_embed.corpora.naming import Utterance
 from ser_embed.errors import AudioError
 from ser_embed.extract import reading
@@ -63,11 +63,11 @@ def test_clips_come_in_their_order_whoever_reads(
     for utterance, item in got:
         if item.fault:
             with pytest.raises(AudioError, match=re.escape(item.fault)):
-                read_clip(utterance.path, 1.0, True)
+                AudioFile(utterance.path).read(1.0, True)
             assert bool(item.sha256) == utterance.path.exists()
             continue
-        clip = read_clip(utterance.path, 1.0, True)
-        assert same(item, ReadClip(clip.sha256, clip.seconds, fit_clip(clip, 1.0, "sample", 3)))
+        clip = AudioFile(utterance.path).read(1.0, True)
+        assert same(item, ReadClip(clip.sha256, clip.seconds, clip.fit(1.0, "sample", 3)))
 
 
 @pytest.mark.parametrize("workers", [0, 3])
@@ -77,7 +77,7 @@ def test_what_is_known_is_not_decoded(
 ) -> None:  # fmt: skip
     monkeypatch.setattr(reading, "HASHED_AHEAD", 5)
     there = [c for c in clips if c.path.exists()]
-    known = {(c.path.name, hash_file(c.path)) for c in there[::2]}
+    known = {(c.path.name, AudioFile(c.path).sha256()) for c in there[::2]}
     got = {u.path.name: item for u, item in readers[workers].read(iter(clips), SETTINGS, known)}
     assert set(got) == {c.path.name for c in clips}
     for name, item in got.items():
@@ -105,12 +105,12 @@ def test_only_a_few_clips_are_taken_ahead(
 
 def dies_of(name: str) -> object:
     """A reader that a certain file brings down, as a broken codec would."""
-    whole = reading.read_clip
+    whole = AudioFile.read
 
-    def read(path: Path, *told: object) -> object:
-        if path.name == name:
+    def read(file: AudioFile, *settings: object) -> object:
+        if file.path.name == name:
             os.kill(os.getpid(), signal.SIGKILL)
-        return whole(path, *told)  # type: ignore[arg-type]
+        return whole(file, *settings)  # type: ignore[arg-type]
 
     return read
 
@@ -121,7 +121,7 @@ def test_a_file_that_ends_its_process_costs_itself_alone(
     culprit: int, clips: list[Utterance], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     name = clips[culprit].path.name
-    monkeypatch.setattr(reading, "read_clip", dies_of(name))
+    monkeypatch.setattr(AudioFile, "read", dies_of(name))
     with Readers(2) as pool:
         got = list(pool.read(clips, SETTINGS))
     assert [utterance for utterance, _ in got] == clips
@@ -178,9 +178,9 @@ def test_a_reading_that_was_left_off_is_not_taken_for_the_next(
 def test_what_a_worker_raises_is_raised_here(
     clips: list[Utterance], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(*told: object) -> None:
+    def broken(*settings: object) -> None:
         raise ZeroDivisionError("a bug")
 
-    monkeypatch.setattr(reading, "read_clip", broken)
+    monkeypatch.setattr(AudioFile, "read", broken)
     with Readers(1) as pool, pytest.raises(ZeroDivisionError, match="a bug"):
         list(pool.read(clips, SETTINGS))

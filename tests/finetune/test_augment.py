@@ -12,7 +12,7 @@ import pytest
 import torch
 from test_endtoend import CLASSES, tiny_encoder
 
-from ser_embed.audio.decoding import fit_clip, read_clip
+from ser_embed.audio import AudioFile
 from ser_embed.corpora.folders import read_demo
 from ser_embed.corpora.labels import load_scheme
 from ser_embed.errors import CorpusError, LabelError, MissingExtra, SerEmbedError
@@ -130,7 +130,7 @@ def test_an_undisturbed_waveform_is_what_extraction_reads(clips: Recordings) -> 
     assert clips.demo
     for row in (0, 17, 39):
         path = clips.root / clips.table["path"][row]
-        expected = fit_clip(read_clip(path, 1.5, True), 1.5, "none", 0)
+        expected = AudioFile(path).read(1.5, True).fit(1.5, "none", 0)
         np.testing.assert_array_equal(clips.waveform(row), expected)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from ser_embed.audio.decoding import resample
+from ser_embed.audio.resampling import resample
 from ser_embed.live.ring import Block, FilePlayer, Ring
 
 

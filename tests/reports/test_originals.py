@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from stores import write_store
 
-from ser_embed.audio.decoding import hash_file
+from ser_embed.audio import AudioFile
 from ser_embed.reports.originals import find_originals, roots_of
 
 
@@ -18,7 +18,9 @@ def tree(tmp_path: Path, write_tone: Callable[..., Path]) -> tuple[Path, pd.Data
     files = [write_tone(root / name, 0.2, seed=i)
              for i, name in enumerate(("a/one.wav", "b/one.wav", "b/two.wav"))]  # fmt: skip
     paths = [str(file.relative_to(root)) for file in files]
-    return root, pd.DataFrame({"path": paths, "sha256": [hash_file(file) for file in files]})
+    return root, pd.DataFrame(
+        {"path": paths, "sha256": [AudioFile(file).sha256() for file in files]}
+    )
 
 
 def test_files_are_where_they_were(tree: tuple[Path, pd.DataFrame]) -> None:

@@ -13,8 +13,8 @@ import pandas as pd
 import pytest
 import soundfile
 
+from ser_embed.audio import AudioFile
 from ser_embed.audio.cutting import SAMPLE_RATE
-from ser_embed.audio.decoding import read_clip
 from ser_embed.bundled import DEMO_CORPUS
 from ser_embed.evaluate import stage as evaluate
 
@@ -70,7 +70,7 @@ def test_the_worst_mistakes_can_be_heard(
     assert set(paths) <= set(worst["path"])
     for path, sound in zip(paths, sounds, strict=True):
         samples, rate = soundfile.read(io.BytesIO(base64.b64decode(sound)), dtype="float32")
-        clip = read_clip(DEMO_CORPUS / path, 3.0, trim=True)
+        clip = AudioFile(DEMO_CORPUS / path).read(3.0, trim=True)
         assert rate == SAMPLE_RATE
         np.testing.assert_allclose(samples, clip.samples, atol=1 / 2**14)
 
