@@ -572,7 +572,8 @@ def test_a_file_that_may_not_be_read_is_named(
     script = """
 import os, sys
 from pathlib import Path
-from ser_embed.errors import AudioError, load_audio
+from ser_embed import load_audio
+from ser_embed.errors import AudioError
 os.chdir(sys.argv[1])
 if os.getuid() == 0:
     os.setuid(65534)
