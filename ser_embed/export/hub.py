@@ -36,7 +36,7 @@ from ser_embed.export.hub_model import (
     SerEmbedForAudioClassification,
 )
 from ser_embed.export.parity import TOLERANCE, require_equal
-from ser_embed.heads import HEADS, Ensemble
+from ser_embed.heads import HEADS, assemble
 from ser_embed.predict import Classifier
 from ser_embed.reports import Report
 
@@ -48,7 +48,7 @@ CODE: dict[str, ModuleType] = {
     PLACE: hub_model, "errors": errors,
     **{
         thing.__module__.rpartition(".")[2]: sys.modules[thing.__module__]
-        for thing in (Graph, Ensemble, Clip)
+        for thing in (Graph, assemble, Clip)
     },
 }  # fmt: skip
 """The modules that go into a folder, by their name there."""
@@ -101,7 +101,7 @@ def _config(classifier: Classifier, network: Graph) -> SerEmbedConfig:
         encoder=encoder,
         features={**settings, "encoder": public_name(settings["encoder"])},
         scales_input=network.scales_input,
-        head={"class": HEADS[told["name"]].build.__name__, "shape": told["shape"],
+        head={"class": HEADS[told["name"]].build, "shape": told["shape"],
               "pooled": told["pooled"], "members": told["members"]},
         temperatures=network.temperatures,
         id2label=dict(enumerate(classifier.classes)),

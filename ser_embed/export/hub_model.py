@@ -16,22 +16,9 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 
 from ser_embed.audio import SAMPLE_RATE, Clip
 from ser_embed.encoders import Graph, HiddenStates
-from ser_embed.heads import (
-    CnnHead,
-    ConvHead,
-    Ensemble,
-    LayersHead,
-    MlpHead,
-    StatsHead,
-    TemporalHead,
-)
+from ser_embed.heads import assemble
 
 __all__ = ["SerEmbedConfig", "SerEmbedFeatureExtractor", "SerEmbedForAudioClassification"]
-
-_HEADS = {
-    kind.__name__: kind
-    for kind in (CnnHead, ConvHead, LayersHead, MlpHead, StatsHead, TemporalHead)
-}
 
 
 class SerEmbedConfig(transformers.PretrainedConfig):
@@ -127,10 +114,9 @@ class SerEmbedForAudioClassification(transformers.PreTrainedModel):
         self.post_init()
 
     def _head(self, n_classes: int) -> torch.nn.Module:
-        told = self.config.head
-        build, shape = _HEADS[told["class"]], tuple(told["shape"])
-        members = [build(shape, n_classes, 0.0, told["pooled"]) for _ in range(told["members"])]
-        return members[0] if len(members) == 1 else Ensemble(members)
+        head = self.config.head
+        return assemble(head["class"], tuple(head["shape"]), n_classes, head["pooled"],
+                        members=head["members"])  # fmt: skip
 
     def _init_weights(self, module: torch.nn.Module) -> None:
         """Leave weights as they are: all of them come from the checkpoint."""

@@ -21,12 +21,12 @@ import numpy as np
 import torch
 import transformers
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import nn
 
 from ser_embed.encoders import count_frames, fingerprint, load_checkpoint, pad_batch, unit_variance
 from ser_embed.errors import EncoderError, HeadError
-from ser_embed.heads import MlpHead, StatsHead, check_weights, read_card, write_card
+from ser_embed.heads import build_head, read_card, save_head
 
 __all__ = [
     "EncoderHead", "Freeze", "Network", "NetworkKind", "build_network", "count_parameters",
@@ -44,8 +44,9 @@ class EncoderHead(nn.Module):
     """A head of stage 2 on an encoder: `mlp` on its last layer, or `stats` on all of them."""
 
     def __init__(
-        self, encoder: Any, head: Literal["mlp", "stats"], n_classes: int, dropout: float
-    ) -> None:
+        self, encoder: Any, head: Literal["mlp", "stats"], n_classes: int, dropout: float,
+        seed: int,
+    ) -> None:  # fmt: skip
         super().__init__()
         self.encoder, self.config = encoder, encoder.config
         self.all_layers = head == "stats"
@@ -53,10 +54,10 @@ class EncoderHead(nn.Module):
         if self.all_layers:
             # A layer that is skipped in training leaves no states.
             encoder.config.layerdrop = encoder.encoder.config.layerdrop = 0.0
-            shape = (encoder.config.num_hidden_layers + 1, 1, width)
-            self.head: StatsHead | MlpHead = StatsHead(shape, n_classes, dropout, pooled=False)
+            shape: tuple[int, ...] = (encoder.config.num_hidden_layers + 1, 1, width)
         else:
-            self.head = MlpHead((1, width), n_classes, dropout, pooled=False)
+            shape = (1, width)
+        self.head: Any = build_head(head, shape, n_classes, False, seed, dropout=dropout)
 
     def forward(
         self, input_values: torch.Tensor, attention_mask: torch.Tensor | None = None
@@ -160,18 +161,20 @@ def build_network(
         config.id2label = dict(enumerate(classes))
         config.label2id = {name: number for number, name in enumerate(classes)}
         torch.default_generator.manual_seed(seed)
-        module = _assemble(kind, config, len(classes), dropout, loaded.model)
+        module = _assemble(kind, config, len(classes), dropout, seed, loaded.model)
     weights = fingerprint(loaded.model)
     return Network(
         kind, module.float(), loaded.masks, loaded.do_normalize, dropout, weights, loaded.trained
     )
 
 
-def _assemble(kind: NetworkKind, config: Any, n_classes: int, dropout: float, encoder: Any) -> Any:
+def _assemble(
+    kind: NetworkKind, config: Any, n_classes: int, dropout: float, seed: int, encoder: Any
+) -> Any:
     if kind != "classification":
         encoder = encoder or transformers.AutoModel.from_config(config)
         encoder.config = config
-        return EncoderHead(encoder, kind, n_classes, dropout)
+        return EncoderHead(encoder, kind, n_classes, dropout, seed)
     module = transformers.AutoModelForAudioClassification.from_config(config)
     if encoder is not None:
         setattr(module, module.base_model_prefix, encoder)
@@ -269,18 +272,15 @@ def is_network(card: dict[str, Any]) -> bool:
 def save_network(folder: Path, network: Network, card: dict[str, Any]) -> None:
     """Write the weights, what transformers needs to load them, and `card.json` last."""
     folder.mkdir(parents=True, exist_ok=True)
-    state = network.module.state_dict()
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-    save_file(state, folder / WEIGHTS, metadata={"format": "pt"})
     network.module.config.save_pretrained(folder)
     transformers.Wav2Vec2FeatureExtractor(
         do_normalize=network.do_normalize, return_attention_mask=network.masks
     ).save_pretrained(folder)
-    told = {
+    settings = {
         "kind": network.kind, "masks": network.masks, "do_normalize": network.do_normalize,
         "dropout": network.dropout, "config_sha256": _digest(folder / "config.json"),
     }  # fmt: skip
-    write_card(folder, {"kind": KIND, **card, "network": told}, folder / WEIGHTS)
+    save_head(folder, network.module, {"kind": KIND, **card, "network": settings}, WEIGHTS)
 
 
 def load_network(folder: Path) -> tuple[Network, dict[str, Any]]:
@@ -293,35 +293,34 @@ def load_network(folder: Path) -> tuple[Network, dict[str, Any]]:
     card = read_card(folder)
     if not is_network(card):
         raise HeadError(f"{folder}: holds a head on frozen features, not a fine-tuned network")
-    weights = folder / WEIGHTS
-    check_weights(card, weights)
+    read_card(folder, WEIGHTS)
     try:
-        told = card["network"]
-        if _digest(folder / "config.json") != told["config_sha256"]:
+        settings = card["network"]
+        if _digest(folder / "config.json") != settings["config_sha256"]:
             raise HeadError("config.json is not the one that card.json was written for")
         config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
         with torch.random.fork_rng(devices=[]):
             module = _assemble(
-                told["kind"], config, len(card["classes"]), told["dropout"], encoder=None
+                settings["kind"], config, len(card["classes"]), settings["dropout"], 0, None
             )
-        _fill(module, load_file(weights), weights)
+        _fill(module, load_file(folder / WEIGHTS))
     except (LookupError, TypeError, ValueError, OSError, RuntimeError, SafetensorError,
             HeadError) as error:  # fmt: skip
         raise HeadError(f"{folder}: can't be loaded ({error}); train again") from error
     module.float().eval()
     network = Network(
-        told["kind"], module, told["masks"], told["do_normalize"], told["dropout"],
-        card["features"]["weights"], card["encoder_trained"],
+        settings["kind"], module, settings["masks"], settings["do_normalize"],
+        settings["dropout"], card["features"]["weights"], card["encoder_trained"],
     )  # fmt: skip
     return network, card
 
 
-def _fill(module: nn.Module, state: dict[str, torch.Tensor], weights: Path) -> None:
+def _fill(module: nn.Module, state: dict[str, torch.Tensor]) -> None:
     missing = sorted(set(module.state_dict()) - set(state))
     if missing:
         raise HeadError(
-            f"{weights.name} lacks {len(missing)} tensors, {missing[0]} among them, which would "
-            "be random"
+            f"{WEIGHTS} lacks {len(missing)} tensors, {missing[0]} among them, which "
+            "would be random"
         )
     module.load_state_dict(state)
 

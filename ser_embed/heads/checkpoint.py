@@ -7,8 +7,6 @@ to build the head again and to make its features.
 import hashlib
 import json
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,81 +17,15 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from ser_embed.errors import HeadError
-from ser_embed.heads.networks import (
-    CnnHead,
-    ConvHead,
-    Ensemble,
-    LayersHead,
-    MlpHead,
-    StatsHead,
-    TemporalHead,
-)
+from ser_embed.heads.kinds import HEADS
+from ser_embed.heads.networks import assemble
 
-__all__ = [
-    "HEADS", "HeadSpec", "build_head", "calibrated", "check_weights", "default_head", "load_head",
-    "read_card", "save_head", "sealed", "write_card",
-]  # fmt: skip
+__all__ = ["build_head", "calibrated", "load_head", "read_card", "save_head", "sealed"]
 
 CARD_SCHEMA = 1
+HEAD_WEIGHTS = "head.safetensors"
 MAX_MEMBERS = 1000  # of an ensemble
 _SEAL, _NO_SEAL = "card_sha256", "0" * 64
-
-
-@dataclass(frozen=True)
-class HeadSpec:
-    """A kind of head.
-
-    Attributes:
-        build: From (shape of one clip's features, number of classes, dropout, whether time was
-            pooled at extraction) to a module.
-        takes: Says which shapes it accepts.
-        wants: The same in words, for messages.
-        lr: Learning rate that suits it.
-        dropout: Dropout that suits it.
-    """
-
-    build: Callable[[tuple[int, ...], int, float, bool], nn.Module]
-    takes: Callable[[tuple[int, ...], bool], bool]
-    wants: str
-    lr: float
-    dropout: float
-
-
-def _frames_only(shape: tuple[int, ...], pooled: bool) -> bool:
-    return len(shape) == 2 and not pooled
-
-
-HEADS: dict[str, HeadSpec] = {
-    "conv": HeadSpec(ConvHead, _frames_only, "frames of one layer, or CTC logits", 1e-4, 0.5),
-    "temporal": HeadSpec(TemporalHead, _frames_only, "frames of one layer", 1e-3, 0.3),
-    "mlp": HeadSpec(
-        MlpHead, lambda shape, pooled: len(shape) == 2 and (not pooled or shape[0] == 1),
-        "one layer, frames or pooled", 1e-3, 0.3,
-    ),
-    "stats": HeadSpec(
-        StatsHead, lambda shape, pooled: len(shape) in (2, 3),
-        "any features", 1e-3, 0.5,
-    ),
-    "layers": HeadSpec(
-        LayersHead, lambda shape, pooled: len(shape) == (2 if pooled else 3),
-        "several layers (extract --layer all), frames or pooled", 1e-3, 0.3,
-    ),
-    "cnn": HeadSpec(
-        CnnHead, _frames_only, "frames of one layer, as of --encoder log-mel", 1e-3, 0.3
-    ),
-}  # fmt: skip
-"""The heads by name."""
-
-
-def default_head(layer: int | str, pool: str) -> str:
-    """Return the head that suits a kind of features."""
-    if pool == "stats":
-        return "stats"
-    if layer == "all":
-        return "layers"
-    if pool == "mean":
-        return "mlp"
-    return "conv" if layer == "logits" else "stats"
 
 
 def build_head(
@@ -136,12 +68,7 @@ def build_head(
     if name == "conv" and (shape[0] < 44 or shape[1] < 32):
         raise HeadError(f"head 'conv' needs 44 frames of 32 features or more, these are {shape}")
     dropout = spec.dropout if dropout is None else dropout
-    with torch.random.fork_rng(devices=[]):
-        heads = []
-        for number in range(members):
-            torch.manual_seed(seed + number)
-            heads.append(spec.build(shape, n_classes, dropout, pooled))
-    return heads[0] if members == 1 else Ensemble(heads)
+    return assemble(spec.build, shape, n_classes, pooled, dropout, members, seed)
 
 
 def calibrated(log_probs: np.ndarray, temperature: float) -> np.ndarray:
@@ -153,31 +80,26 @@ def calibrated(log_probs: np.ndarray, temperature: float) -> np.ndarray:
 # --- checkpoints -----------------------------------------------------------------------------
 
 
-def save_head(folder: Path, head: nn.Module, card: dict[str, Any]) -> None:
-    """Write `head.safetensors` and `card.json`, the card last and with the weights' digest."""
+def save_head(
+    folder: Path, head: nn.Module, card: dict[str, Any], weights: str = HEAD_WEIGHTS
+) -> None:
+    """Write a module's weights and `card.json`, whole or not at all and with their digest."""
     folder.mkdir(parents=True, exist_ok=True)
-    weights = folder / "head.safetensors"
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in head.state_dict().items()}
-    save_file(state, weights)
-    write_card(folder, card, weights)
-
-
-def write_card(folder: Path, card: dict[str, Any], weights: Path) -> None:
-    """Write `card.json`, whole or not at all, with the digest of the weights' file."""
-    digest = hashlib.sha256(weights.read_bytes()).hexdigest()
-    told = {"format": "ser_embed head", "schema": CARD_SCHEMA, "weights_sha256": digest, **card}
+    save_file(state, folder / weights, metadata={"format": "pt"})
+    digest = hashlib.sha256((folder / weights).read_bytes()).hexdigest()
+    whole = {"format": "ser_embed head", "schema": CARD_SCHEMA, "weights_sha256": digest, **card}
     temporary = folder / "card.json.tmp"
-    temporary.write_text(sealed(told), encoding="utf-8")
+    temporary.write_text(sealed(whole), encoding="utf-8")
     temporary.replace(folder / "card.json")
 
 
 def sealed(card: dict[str, Any]) -> str:
-    """Return a card as JSON that holds the SHA-256 of its own text, with zeros in that place.
+    """Return a card as JSON that holds the SHA-256 of its own text, with zeros in its stead.
 
     It is a seal against damage, not against somebody who can compute it anew.
     """
-    told = {**card, _SEAL: _NO_SEAL}
-    text = json.dumps(told, indent=1, ensure_ascii=False)
+    text = json.dumps({**card, _SEAL: _NO_SEAL}, indent=1, ensure_ascii=False)
     return text.replace(_NO_SEAL, hashlib.sha256(text.encode()).hexdigest())
 
 
@@ -187,42 +109,29 @@ def load_head(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
     Raises:
         HeadError: Missing, damaged, changed since it was written, or of a newer schema.
     """
-    card = read_card(folder)
-    weights = folder / "head.safetensors"
-    check_weights(card, weights)
+    card = read_card(folder, HEAD_WEIGHTS)
     try:
-        told = card["head"]
+        settings = card["head"]
         with torch.device("meta"):  # a card that asks for a huge head gets no memory for it
             head = build_head(
-                told["name"], tuple(told["shape"]), len(card["classes"]), told["pooled"], seed=0,
-                members=told["members"],
+                settings["name"], tuple(settings["shape"]), len(card["classes"]),
+                settings["pooled"], seed=0, members=settings["members"],
             )  # fmt: skip
-        head.load_state_dict(load_file(weights), assign=True)
+        head.load_state_dict(load_file(folder / HEAD_WEIGHTS), assign=True)
     except (LookupError, TypeError, ValueError, RuntimeError, SafetensorError, HeadError) as error:
         raise HeadError(f"{folder}: the weights don't fit card.json ({error})") from error
     return head.eval(), card
 
 
-def check_weights(card: dict[str, Any], weights: Path) -> None:
-    """Compare a file of weights with the digest in its card.
+def read_card(folder: Path, weights: str = "") -> dict[str, Any]:
+    """Read and check `card.json`, and the file of weights beside it if it is named.
 
-    Raises:
-        HeadError: It can't be read, or isn't the file that the card was written for.
-    """
-    try:
-        data = weights.read_bytes()
-    except OSError as error:
-        raise HeadError(f"{weights}: {error.strerror or error}") from error
-    if hashlib.sha256(data).hexdigest() != card.get("weights_sha256"):
-        raise HeadError(f"{weights}: not the weights that card.json was written for; train again")
-
-
-def read_card(folder: Path) -> dict[str, Any]:
-    """Read and check `card.json`; its seal is left out.
+    Returns:
+        The card, without its seal.
 
     Raises:
         HeadError: Missing, not JSON, not a head's card, of a newer schema, without a usable
-            temperature, or changed since it was written.
+            temperature, or changed since it was written; weights of another card.
     """
     path = folder / "card.json"
     try:
@@ -247,4 +156,15 @@ def read_card(folder: Path) -> dict[str, Any]:
         blank = text.replace(str(seal), _NO_SEAL)
         if hashlib.sha256(blank.encode()).hexdigest() != seal:
             raise HeadError(f"{path}: changed since it was written; get it back, or train again")
+    if weights:
+        _check_weights(card, folder / weights)
     return card
+
+
+def _check_weights(card: dict[str, Any], weights: Path) -> None:
+    try:
+        data = weights.read_bytes()
+    except OSError as error:
+        raise HeadError(f"{weights}: {error.strerror or error}") from error
+    if hashlib.sha256(data).hexdigest() != card.get("weights_sha256"):
+        raise HeadError(f"{weights}: not the weights that card.json was written for; train again")

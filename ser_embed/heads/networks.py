@@ -6,7 +6,7 @@ classes, the dropout, and whether time was pooled at extraction.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import torch
@@ -15,13 +15,14 @@ from torch.nn import functional as F
 
 __all__ = [
     "CnnHead", "ConvHead", "Ensemble", "LayersHead", "MlpHead", "StatsHead", "TemporalHead",
+    "assemble",
 ]  # fmt: skip
 
 
 def _mask(x: torch.Tensor, frames: torch.Tensor) -> torch.Tensor:
     """Return 1 for a clip's own frames and 0 for padding: x (B, D, T) -> (B, 1, T)."""
-    places = torch.arange(x.shape[2], device=x.device)
-    return (places < frames[:, None]).to(x.dtype).unsqueeze(1)
+    times = torch.arange(x.shape[2], device=x.device)
+    return (times < frames[:, None]).to(x.dtype).unsqueeze(1)
 
 
 def _statistics(x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
@@ -38,9 +39,9 @@ def _average_down(x: torch.Tensor, rows: int) -> torch.Tensor:
     What `F.adaptive_avg_pool2d(x, (rows, 1))` does, which ONNX can't for a height that varies.
     """
     height, numbers = x.shape[2], torch.arange(rows, device=x.device)[:, None]
-    places = torch.arange(height, device=x.device)
+    heights = torch.arange(height, device=x.device)
     first, after = numbers * height // rows, ((numbers + 1) * height + rows - 1) // rows
-    inside = ((places >= first) & (places < after)).to(x.dtype)  # (rows, H)
+    inside = ((heights >= first) & (heights < after)).to(x.dtype)  # (rows, H)
     return x.mean(3) @ (inside / inside.sum(1, keepdim=True)).T  # (B, C, H) @ (H, rows)
 
 
@@ -265,3 +266,33 @@ class Ensemble(nn.Module):
         """Return log-probabilities (B, C)."""
         log_probs = torch.stack([member(features, frames) for member in self.members])
         return log_probs.logsumexp(0) - math.log(len(self.members))
+
+
+_KINDS: dict[str, Callable[..., nn.Module]] = {
+    kind.__name__: kind
+    for kind in (ConvHead, TemporalHead, MlpHead, StatsHead, LayersHead, CnnHead)
+}
+
+
+def assemble(
+    kind: str | Callable[..., nn.Module], shape: tuple[int, ...], n_classes: int, pooled: bool,
+    dropout: float = 0.0, members: int = 1, seed: int = 0,
+) -> nn.Module:  # fmt: skip
+    """Build a head, or an ensemble of them, with seeded weights.
+
+    Args:
+        kind: Name of a class of this module, or what builds a head as they are built.
+        shape: Shape of one clip's features.
+        n_classes: Number of classes.
+        pooled: Whether time was pooled at extraction.
+        dropout: In training.
+        members: How many heads; one is the head itself.
+        seed: Of the first head's weights, the others' follow; torch's own generator is left alone.
+    """
+    build = _KINDS[kind] if isinstance(kind, str) else kind
+    heads = []
+    with torch.random.fork_rng(devices=[]):
+        for number in range(members):
+            torch.manual_seed(seed + number)
+            heads.append(build(shape, n_classes, dropout, pooled))
+    return heads[0] if members == 1 else Ensemble(heads)

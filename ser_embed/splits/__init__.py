@@ -1,17 +1,21 @@
-"""Who is trained on and who is tested, and the audit of it."""
+"""Who is trained on and who is tested, and the audit of it.
+
+`make_splits` takes the table of usable clips (one row a clip) and a rule's name, a key of
+`SPLITS`, and gives one `Split` a fold: row numbers of its training, validation and test part.
+`rotations` gives the splits of an ensemble; `audit` counts what a test part shares with training.
+"""
 
 from typing import TYPE_CHECKING
 
 from ser_embed.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from ser_embed.splits.rules import SPLITS, Split, audit, make_splits, rotations
+    from ser_embed.splits.names import SPLITS
+    from ser_embed.splits.rules import Split, audit, make_splits, rotations
 else:
     __getattr__ = lazy_names(
         __name__,
-        {
-            "rules": ["SPLITS", "Split", "audit", "make_splits", "rotations"],
-        },
+        {"names": ["SPLITS"], "rules": ["Split", "audit", "make_splits", "rotations"]},
     )
 
 __all__ = ["SPLITS", "Split", "audit", "make_splits", "rotations"]

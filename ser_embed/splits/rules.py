@@ -17,13 +17,14 @@ import pandas as pd
 from sklearn.model_selection import StratifiedGroupKFold, train_test_split
 
 from ser_embed.errors import SplitError
+from ser_embed.splits.names import SPLITS
 
-__all__ = ["SPLITS", "Split", "audit", "make_splits", "rotations"]
+__all__ = ["Split", "audit", "make_splits", "rotations"]
 
 log = logging.getLogger(__name__)
 
 DRAWS = 500  # assignments of speakers that `speaker` chooses the best balanced of
-HELD_OUT = 0.15  # share of a corpus's speakers in validation, and as many in test
+HELD_OUT = 0.15  # proportion of a corpus's speakers in validation, and as many in test
 K = 5  # folds of `kfold`
 
 
@@ -110,9 +111,8 @@ def _assign(corpus: pd.DataFrame, rng: np.random.Generator) -> dict[str, int]:
 
 
 def _imbalance(counts: np.ndarray, parts: np.ndarray) -> float:
-    """Return how far the held-out parts are from the whole in shares and from their due in size.
-
-    A class that a part lacks costs 10.
+    """Return how far the held-out parts are from the whole in proportions and in size; a class
+    that a part lacks costs 10.
     """
     whole = counts.sum(0) / counts.sum()
     cost = 0.0
@@ -221,15 +221,10 @@ def _folds(file: str, clips: pd.DataFrame, seed: int) -> list[Split]:
     return splits
 
 
-SPLITS: dict[str, Callable[[pd.DataFrame, int], list[Split]]] = {
-    "random": _random,
-    "speaker": _speaker,
-    "kfold": _kfold,
-    "loso": _loso,
-    "loco": _loco,
+_RULES: dict[str, Callable[[pd.DataFrame, int], list[Split]]] = {
+    "random": _random, "speaker": _speaker, "kfold": _kfold, "loso": _loso, "loco": _loco,
     "given": _given,
-}
-"""The split rules by name; `folds:FILE` is the one that takes an argument."""
+}  # fmt: skip
 
 
 def _need_speakers(clips: pd.DataFrame, least: int) -> list[str]:
@@ -272,7 +267,7 @@ def _validation(clips: pd.DataFrame, rows: np.ndarray, seed: int) -> tuple[np.nd
     return _stratified(clips, rows, n, seed)
 
 
-# --- the public face -------------------------------------------------------------------------
+# --- splits of a table -----------------------------------------------------------------------
 
 
 def make_splits(rule: str, clips: pd.DataFrame, classes: tuple[str, ...], seed: int) -> list[Split]:
@@ -299,8 +294,8 @@ def make_splits(rule: str, clips: pd.DataFrame, classes: tuple[str, ...], seed: 
             )
     if rule.startswith("folds:"):
         splits = _folds(rule.removeprefix("folds:"), clips, seed)
-    elif rule in SPLITS:
-        splits = SPLITS[rule](clips, seed)
+    elif rule in _RULES:
+        splits = _RULES[rule](clips, seed)
     else:
         raise SplitError(f"no split {rule!r}; there are {', '.join(SPLITS)} and folds:FILE")
     for split in splits:
@@ -314,7 +309,7 @@ def make_splits(rule: str, clips: pd.DataFrame, classes: tuple[str, ...], seed: 
 
 
 def rotations(split: Split, clips: pd.DataFrame, n: int, seed: int) -> list[Split]:
-    """Return n splits with the same test part that take turns in what they validate on.
+    """Return n splits with the same test part and different validation parts.
 
     The first is the split itself. The others hold out other speakers of its training and
     validation parts (other clips, where speakers don't allow it), so that together the members
@@ -330,14 +325,14 @@ def rotations(split: Split, clips: pd.DataFrame, n: int, seed: int) -> list[Spli
             if part["label"].iloc[train].nunique() == whole
             and not np.array_equal(rows[val], split.val)
         ]  # fmt: skip
-    turns = [split]
+    rotated = [split]
     for number in range(1, n):
         if folds:
             train, val = folds[(number - 1) % len(folds)]
         else:
             train, val = _stratified(clips, rows, len(split.val), seed + number)
-        turns.append(Split(split.name, train, val, split.test))
-    return turns
+        rotated.append(Split(split.name, train, val, split.test))
+    return rotated
 
 
 def audit(split: Split, clips: pd.DataFrame) -> dict[str, int]:
@@ -345,7 +340,7 @@ def audit(split: Split, clips: pd.DataFrame) -> dict[str, int]:
 
     Returns:
         `train`, `val`, `test` (clips), `test_speakers`, `shared_speakers`, and the test clips
-        whose bytes (`duplicates`) or whose recording's other half (`halves`) training saw.
+        whose bytes (`duplicates`) or other segments of whose recording (`halves`) training saw.
     """
     seen = clips.iloc[np.concatenate([split.train, split.val])]
     test = clips.iloc[split.test]

@@ -29,7 +29,7 @@ from ser_embed.command import (
 )
 from ser_embed.corpora import load_scheme
 from ser_embed.errors import HeadError
-from ser_embed.heads import HEADS, Ensemble, build_head, calibrated, default_head, save_head
+from ser_embed.heads import HEADS, build_head, calibrated, save_head
 from ser_embed.reports import write_json
 from ser_embed.splits import Split, make_splits, rotations
 from ser_embed.train.data import LabelledClips, load_clips, open_stores
@@ -144,7 +144,7 @@ def _train_heads(
     head: torch.nn.Module, state: Path, on_epoch: Callable[[int, History], None],
 ) -> _Heads:  # fmt: skip
     """Train each member on its turn; the state after every epoch is kept beside `state`."""
-    members = list(head.members) if isinstance(head, Ensemble) else [head]
+    members: Any = getattr(head, "members", [head])
     trained = [
         _train_member(clips, labels, turn, config, member, number,
                       state.with_name(f"{state.name}-{number}.safetensors"), on_epoch)
@@ -300,6 +300,17 @@ def train(config: TrainConfig) -> Outcome:
     if not config.json:
         report.show(folder / "report.md")
     return Outcome(result)
+
+
+def default_head(layer: int | str, pool: str) -> str:
+    """Return the head that suits a kind of features."""
+    if pool == "stats":
+        return "stats"
+    if layer == "all":
+        return "layers"
+    if pool == "mean":
+        return "mlp"
+    return "conv" if layer == "logits" else "stats"
 
 
 def _check(config: TrainConfig) -> None:

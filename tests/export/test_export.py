@@ -36,7 +36,8 @@ from ser_embed.export.onnxfile import OnnxClassifier, write_onnx
 from ser_embed.export.parity import TOLERANCE, waveform_of
 from ser_embed.export.stage import export_onnx, graph_of
 from ser_embed.extract import stage as extract
-from ser_embed.heads.checkpoint import HEADS, calibrated, read_card, sealed
+from ser_embed.heads.checkpoint import calibrated, read_card, sealed
+from ser_embed.heads.kinds import HEADS
 from ser_embed.predict.classifier import Classifier
 from ser_embed.train import stage as train
 

@@ -14,15 +14,8 @@ from torch import nn
 
 from ser_embed.encoders.postprocess import pool_time
 from ser_embed.errors import HeadError
-from ser_embed.heads.checkpoint import (
-    HEADS,
-    build_head,
-    default_head,
-    load_head,
-    read_card,
-    save_head,
-    sealed,
-)
+from ser_embed.heads.checkpoint import build_head, load_head, read_card, save_head, sealed
+from ser_embed.heads.kinds import HEADS
 
 # Head, shape of one clip, pooled.
 CASES: list[tuple[str, tuple[int, ...], bool]] = [
@@ -226,22 +219,6 @@ def test_the_mean_over_time_commutes_with_the_sum_over_layers() -> None:
     torch.testing.assert_close(seen[False].mean(1), seen[True])
     by_hand = sum(w * batch[:, i].mean(1) for i, w in enumerate(weights.softmax(0)))
     torch.testing.assert_close(seen[True], by_hand)
-
-
-@pytest.mark.parametrize(
-    ("shape", "layer", "pool", "expected"),
-    [
-        ((149, 32), "logits", "none", "conv"), ((1, 32), "logits", "mean", "mlp"),
-        ((149, 768), 6, "none", "stats"), ((1, 768), 6, "mean", "mlp"),
-        ((13, 149, 768), "all", "none", "layers"), ((13, 768), "all", "mean", "layers"),
-        ((13, 1536), "all", "stats", "stats"), ((1, 1536), 6, "stats", "stats"),
-    ],
-)  # fmt: skip
-def test_the_default_head_fits(
-    shape: tuple[int, ...], layer: int | str, pool: str, expected: str
-) -> None:
-    assert default_head(layer, pool) == expected
-    build_head(expected, shape, 3, pool != "none", seed=0)
 
 
 def test_statistics_are_alike_at_extraction_and_in_the_head() -> None:

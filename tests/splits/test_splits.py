@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from ser_embed.corpora.folders import read_corpus
 from ser_embed.corpora.labels import SCHEMES
 from ser_embed.errors import SplitError
-from ser_embed.splits.rules import SPLITS, Split, audit, make_splits, rotations
+from ser_embed.splits.names import SPLITS
+from ser_embed.splits.rules import Split, audit, make_splits, rotations
 
 CLASSES = ("positive", "neutral", "negative")
 RULES = [*SPLITS, "folds"]

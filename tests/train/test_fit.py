@@ -15,7 +15,8 @@ from torch.nn import functional as F
 
 from ser_embed.corpora.labels import SCHEMES
 from ser_embed.errors import SerEmbedError
-from ser_embed.heads.checkpoint import HEADS, build_head
+from ser_embed.heads.checkpoint import build_head
+from ser_embed.heads.kinds import HEADS
 from ser_embed.splits.rules import Split, make_splits
 from ser_embed.store.reader import FeatureStore
 from ser_embed.train.data import Features, LabelledClips, load_clips

@@ -20,7 +20,8 @@ from matplotlib.image import imread
 from safetensors.torch import load_file
 from stores import SETTINGS, write_store
 
-from ser_embed.heads.checkpoint import HEADS, load_head, read_card
+from ser_embed.heads.checkpoint import build_head, load_head, read_card
+from ser_embed.heads.kinds import HEADS
 from ser_embed.heads.networks import Ensemble
 from ser_embed.reports.scores import uar_of
 from ser_embed.train import stage as train
@@ -308,6 +309,22 @@ def test_every_head_trains_on_features_it_takes(
     assert card["head"]["name"] == head
     assert card["training"]["lr"] == HEADS[head].lr
     assert f"-{head}-mini-s0-" in Path(result["run"]).name
+
+
+@pytest.mark.parametrize(
+    ("shape", "layer", "pool", "expected"),
+    [
+        ((149, 32), "logits", "none", "conv"), ((1, 32), "logits", "mean", "mlp"),
+        ((149, 768), 6, "none", "stats"), ((1, 768), 6, "mean", "mlp"),
+        ((13, 149, 768), "all", "none", "layers"), ((13, 768), "all", "mean", "layers"),
+        ((13, 1536), "all", "stats", "stats"), ((1, 1536), 6, "stats", "stats"),
+    ],
+)  # fmt: skip
+def test_the_default_head_fits(
+    shape: tuple[int, ...], layer: int | str, pool: str, expected: str
+) -> None:
+    assert train.default_head(layer, pool) == expected
+    build_head(expected, shape, 3, pool != "none", seed=0)
 
 
 def test_an_ensemble_is_trained_resumed_and_used(
