@@ -34,7 +34,7 @@ from ser_embed.encoders import BackendName
 from ser_embed.errors import HeadError, SerEmbedError
 from ser_embed.evaluate.contestants import MODELS, Contestant, Terms, contestant_of, enter
 from ser_embed.extract import spread
-from ser_embed.reports import plot_models, read_table, save_plot, write_json
+from ser_embed.reports import Plot, read_table, write_json
 from ser_embed.train import training_time
 
 __all__ = ["CompareConfig", "compare_models", "main"]
@@ -175,7 +175,7 @@ def _markdown(told: Mapping[str, Any]) -> str:
         f"# {told['title']}", "",
         f"UAR is {mean}, in brackets the 2.5 to 97.5 percentile of 2000 resamples of the test "
         f"{first['ci_by']}{together}. Accuracy and macro-F1 are of all {first['clips']} test "
-        f"clips. Guessing without listening: UAR {100 * first['guess']:.1f} %. Parameters are "
+        f"clips. No-audio baseline: UAR {100 * first['guess']:.1f} %. Parameters are "
         f"those that are run. Training is without encoding{together}, by the clock and by the "
         "processor. Speed is from samples in memory to probabilities, clip after clip.", "",
         "| model | UAR % | accuracy % | macro-F1 % | encoder | head | training s | processor s | "
@@ -211,10 +211,10 @@ def _write(out: Path, told: dict[str, Any]) -> None:
             low, high = row["uar_ci"]
             writer.writerow({"model": name, **row, "uar_low": low, "uar_high": high})
     values = list(rows.values())
-    plot = plot_models(list(rows), [row["uar"] for row in values],
+    plot = Plot.models(list(rows), [row["uar"] for row in values],
                        [row["uar_ci"] for row in values], values[0]["guess"])  # fmt: skip
-    plot.set_title(told["title"], fontsize=10, pad=14)
-    save_plot(plot, out / "comparison.png")
+    plot.ax.set_title(told["title"], fontsize=10, pad=14)
+    plot.save(out / "comparison.png")
     (out / "comparison.md").write_text(_markdown(told), encoding="utf-8")
 
 

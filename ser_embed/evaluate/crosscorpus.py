@@ -4,7 +4,6 @@
 and scores the heads of all folds, averaged, on every clip of each other corpus.
 """
 
-import json
 import logging
 import sys
 from collections.abc import Mapping, Sequence
@@ -27,7 +26,7 @@ from ser_embed.command import (
 )
 from ser_embed.errors import SplitError, StoreError
 from ser_embed.evaluate.stage import EvaluateConfig, score
-from ser_embed.reports import plot_transfer, save_plot, write_json
+from ser_embed.reports import Plot, Report, write_json
 from ser_embed.train import TrainConfig, open_stores, train
 
 __all__ = ["CrossCorpusConfig", "crosscorpus", "main"]
@@ -80,13 +79,12 @@ def _by_corpus(config: CrossCorpusConfig) -> dict[str, list[Path]]:
 
 
 def _cell(folder: Path) -> dict[str, Any]:
-    told = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    report = Report.load(folder)
     return {
-        "uar": told["uar"], "uar_ci": told["uar_ci"], "ci_by": told["ci_by"], "wa": told["wa"],
-        "clips": told["clips"], "speakers": len(set(told["groups"]["speaker"]) - {"unknown"}),
-        "classes": [name for name, row in told["per_class"].items() if row["support"]],
-        "guess": max(scores["uar"] for scores in told["baselines"].values()),
-        "warnings": told["warnings"],
+        "uar": report.uar, "uar_ci": report.uar_ci, "ci_by": report.ci_by, "wa": report.wa,
+        "clips": report.clips, "speakers": len(set(report.groups["speaker"]) - {"unknown"}),
+        "classes": [name for name, row in report.per_class.items() if row["support"]],
+        "guess": report.baseline, "warnings": report.warnings,
     }  # fmt: skip
 
 
@@ -184,7 +182,7 @@ def _write(out: Path, told: dict[str, Any]) -> None:
     out.mkdir(parents=True, exist_ok=True)
     rows = told["trained_on"]
     uar = np.array([[cells[name]["uar"] for name in told["corpora"]] for cells in rows.values()])
-    save_plot(plot_transfer(uar, list(rows), told["corpora"]), out / "cross-corpus.png")
+    Plot.transfer(uar, list(rows), told["corpora"]).save(out / "cross-corpus.png")
     (out / "cross-corpus.md").write_text(_markdown(told), encoding="utf-8")
     write_json(out / "cross-corpus.json", told)
 

@@ -7,7 +7,7 @@ that the same command goes on where it stopped, and a second call is quick.
 
 import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -33,19 +33,8 @@ from ser_embed.encoders import BackendName
 from ser_embed.errors import AudioError, HeadError
 from ser_embed.heads import read_card
 from ser_embed.predict import Classifier, head_folders
-from ser_embed.reports import (
-    Report,
-    confusion,
-    evaluate,
-    find_originals,
-    plot_intervals,
-    read_table,
-    resampled,
-    roots_of,
-    save_plot,
-    uar_of,
-    write_json,
-)
+from ser_embed.reports import Comparison, Plot, Report, find_originals, read_table, write_json
+from ser_embed.store import FeatureStore, find_stores
 
 __all__ = ["RobustnessConfig", "main", "robustness"]
 
@@ -196,7 +185,7 @@ def _scored(clips: pd.DataFrame, said: Mapping[int, list[float]], classes: Seque
     told["raw_confidence"] = probabilities.max(1)
     for i, name in enumerate(classes):
         told[f"p_{name}"] = probabilities[:, i]
-    report = evaluate(title, told.reset_index(drop=True), classes, training=training, leakage={})
+    report = Report.of(title, told.reset_index(drop=True), classes, training=training, leakage={})
     return _Answered(told, report)
 
 
@@ -204,17 +193,11 @@ def _loss(
     clean: _Answered, other: _Answered, classes: Sequence[str]
 ) -> tuple[float, tuple[float, float]]:
     """Return the UAR gained against the clean clips, with its interval, on the same clips."""
-    both = clean.predictions.index.intersection(other.predictions.index)
-    index = {name: i for i, name in enumerate(classes)}
-    first, second = (one.predictions.loc[both] for one in (clean, other))
-    truth, n = first["label"].map(index).to_numpy(), len(classes)
-    guesses = [one["predicted"].map(index).to_numpy() for one in (first, second)]
-    uars = [float(uar_of(confusion(truth, guess, n))) for guess in guesses]
-    before, after = (
-        uar_of(resampled(first["speaker"], truth, guess, n, 0)[0]) for guess in guesses
+    before = clean.predictions["predicted"].rename("predicted_other")
+    found = Comparison.of_pairs(
+        other.predictions.join(before, how="inner"), classes, "disturbed", "clean"
     )
-    low, high = np.percentile(after - before, [2.5, 97.5])
-    return uars[1] - uars[0], (float(low), float(high))
+    return found.difference, found.difference_ci
 
 
 def _table(
@@ -239,7 +222,7 @@ def _markdown(told: Mapping[str, Any]) -> str:
              f"{told['clips']} of the run's {told['of']} test clips, classified again in each "
              "condition by heads that were not trained on them. In brackets the 2.5 to 97.5 "
              f"percentile of 2000 resamples of the test {told['ci_by']}; the difference is on the "
-             f"same clips. Guessing without listening: UAR {told['guess']:.3f}.", "",
+             f"same clips. No-audio baseline: UAR {told['guess']:.3f}.", "",
              "| condition | UAR | accuracy | UAR against clean | clips |",
              "|---|---|---|---|---|"]  # fmt: skip
     for row in told["conditions"].values():
@@ -286,7 +269,7 @@ def robustness(config: RobustnessConfig) -> Outcome:
         "run": config.run.name, "commands": [card["command"], command_line(PROG, config)],
         "heads": [fold.card["weights_sha256"] for fold in folds], "clips": len(clips),
         "of": whole, "missing": missing, "ci_by": clean.ci_by,
-        "guess": max(scores["uar"] for scores in clean.baselines.values()),
+        "guess": clean.baseline,
         "conditions": _table(answered, len(clips), classes),
     }  # fmt: skip
     _write(out, told)
@@ -299,9 +282,19 @@ def robustness(config: RobustnessConfig) -> Outcome:
     return Outcome({**told, "run": str(config.run)}, SOME_CLIPS_FAILED if failed else DONE)
 
 
+def _roots_of(folder: Path, corpora: Collection[str]) -> list[Path]:
+    """Return where the corpora of a folder's stores were when they were extracted."""
+    roots = []
+    for path in find_stores(folder):
+        with FeatureStore(path) as store:
+            if store.corpus in corpora:
+                roots.append(Path(store.root))
+    return list(dict.fromkeys(roots))
+
+
 def _found(config: RobustnessConfig, folds: Sequence[_Fold]) -> list[_Fold]:
     """Return the folds with the test clips whose audio is there, and its place."""
-    roots = list(config.roots) or roots_of(config.features_dir, folds[0].card["corpora"])
+    roots = list(config.roots) or _roots_of(config.features_dir, folds[0].card["corpora"])
     found = []
     for fold in folds:
         test = fold.test.assign(file=pd.Series(find_originals(fold.test, roots), dtype=object))
@@ -342,9 +335,9 @@ def _said(
 
 def _write(out: Path, told: dict[str, Any]) -> None:
     rows = list(told["conditions"].values())
-    plot = plot_intervals([row["told"] for row in rows], [row["uar"] for row in rows],
+    plot = Plot.intervals([row["told"] for row in rows], [row["uar"] for row in rows],
                           [row["uar_ci"] for row in rows], told["guess"])  # fmt: skip
-    save_plot(plot, out / "robustness.png")
+    plot.save(out / "robustness.png")
     (out / "robustness.md").write_text(_markdown(told), encoding="utf-8")
     write_json(out / "robustness.json", told)
 

@@ -23,7 +23,7 @@ from ser_embed.errors import HeadError, StoreError
 from ser_embed.finetune import Recordings, is_network, load_network, read_recordings, score_clips
 from ser_embed.heads import calibrated, load_head, read_card
 from ser_embed.predict import head_folders, settings_of
-from ser_embed.reports import Evaluated, compare, evaluate, read_table, write_page
+from ser_embed.reports import Comparison, Page, Report, read_table
 from ser_embed.splits import Split, audit
 from ser_embed.store import FeatureSettings, FeatureStore, find_stores
 from ser_embed.train import LabelledClips, load_clips, log_probabilities, predictions_table
@@ -235,7 +235,7 @@ def score(config: EvaluateConfig) -> Outcome:
         warnings.append("Synthetic demo clips are involved: this says nothing about real speech.")
     if not clips.trained:
         warnings.append("The encoder has untrained, seeded weights: a control.")
-    report = evaluate(
+    report = Report.of(
         f"{config.run.name} on {names}",
         scored.predictions,
         clips.classes,
@@ -248,8 +248,8 @@ def score(config: EvaluateConfig) -> Outcome:
     report.save(out, scored.predictions)
     if not config.json:
         report.show(out / "report.md")
-    told = Evaluated(report, scored.predictions, scored.training, config.run, folders, cards,
-                     card["split"]["seed"])  # fmt: skip
+    told = Page(report, scored.predictions, scored.training, config.run, folders, cards,
+                card["split"]["seed"])  # fmt: skip
     extras = _extras(config, told, out, _roots(clips))
     epochs: Any = [one["training"]["epochs"] for one in cards]
     epochs = epochs[0] if len(epochs) == 1 else epochs
@@ -262,14 +262,12 @@ def _roots(clips: LabelledClips | Recordings) -> list[Path]:
     return list(dict.fromkeys(Path(store.root) for store in clips.features.stores))
 
 
-def _extras(
-    config: EvaluateConfig, told: Evaluated, out: Path, roots: list[Path]
-) -> dict[str, Any]:
+def _extras(config: EvaluateConfig, told: Page, out: Path, roots: list[Path]) -> dict[str, Any]:
     """Compare with another run and write the page, as asked; return what `--json` says of it."""
     result: dict[str, Any] = {}
     comparison = None
     if config.against:
-        comparison = compare(
+        comparison = Comparison.of(
             told.report, told.predictions, config.run.name, config.against, told.seed
         )
         path = comparison.save(out)
@@ -278,7 +276,7 @@ def _extras(
             print(f"{comparison.verdict}\ncomparison: {path}")
     if config.html:
         where = list(config.roots) or roots if config.sound else []
-        played = write_page(out / "page.html", told, where, comparison)
+        played = told.write(out / "page.html", where, comparison)
         result["page"] = str(out / "page.html")
         if not config.json:
             print(f"page: {out / 'page.html'} (players: {played})")

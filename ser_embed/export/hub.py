@@ -8,7 +8,6 @@ trust_remote_code=True)` then gives the probabilities of `python -m ser_embed.pr
 
 import ast
 import inspect
-import json
 import shlex
 import sys
 import tempfile
@@ -194,13 +193,6 @@ def _difference(classifier: Classifier, folder: Path, clips: Sequence[Path]) -> 
 # --- the card --------------------------------------------------------------------------------
 
 
-def _report_of(run: Path) -> Report | None:
-    try:
-        return Report(**json.loads((run / "report.json").read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
-        return None
-
-
 def _front_matter(classifier: Classifier, name: str, report: Report | None) -> str:
     corpora = ", ".join(classifier.card["corpora"])
     told: dict[str, Any] = {"license": "other", "license_name": "see-the-card"}
@@ -224,7 +216,8 @@ def _front_matter(classifier: Classifier, name: str, report: Report | None) -> s
 
 def model_card(classifier: Classifier, name: str) -> str:
     """Return the README.md of a folder: what it is, how it scored, what it may be used for."""
-    card, report = classifier.card, _report_of(classifier.run)
+    card = classifier.card
+    report = Report.load(classifier.run) if (classifier.run / "report.json").is_file() else None
     parts = [
         f"---\n{_front_matter(classifier, name, report).strip()}\n---\n",
         f"# {name}\n",
@@ -263,12 +256,11 @@ def _preprocessing(classifier: Classifier) -> str:
 def _score(report: Report | None) -> str:
     if report is None:
         return "Not known: no report lay beside the head."
-    guess = max(scores["uar"] for scores in report.baselines.values())
     lines = [f"{report.title}:\n", f"**{report.headline}**\n"]
     lines += [f"Careful: {warning}\n" for warning in report.warnings]
     lines += [
         "UAR is the mean over the classes of each one's recall, WA plain accuracy; the interval is "
-        f"95 % by resampling {report.ci_by}. Guessing without listening: UAR {guess:.3f}."
+        f"95 % by resampling {report.ci_by}. No-audio baseline: UAR {report.baseline:.3f}."
     ]
     return "\n".join(lines)
 

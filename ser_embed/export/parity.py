@@ -12,7 +12,7 @@ from ser_embed.audio import AudioFile
 from ser_embed.corpora import LabelScheme, Listing
 from ser_embed.errors import AudioError, ExportError
 from ser_embed.predict import Classifier
-from ser_embed.reports import confusion, uar_of
+from ser_embed.reports import scores_of
 
 __all__ = [
     "TOLERANCE", "Runner", "agreement", "largest_difference", "measure_accuracy", "require_equal",
@@ -106,8 +106,8 @@ def measure_accuracy(
     clips = listing.utterances
     labels = scheme.encode([c.emotion for c in clips], [c.intensity for c in clips])
     known = [(clip, label) for clip, label in zip(clips, labels, strict=True) if label >= 0]
-    n, failed = len(scheme.classes), 0
-    matrices = {name: np.zeros((n, n), dtype=int) for name in runs}
+    failed, truth = 0, list[int]()
+    predicted: dict[str, list[int]] = {name: [] for name in runs}
     for clip, label in tqdm(known, unit="clip", disable=bar):
         try:
             waveform = waveform_of(classifier, clip.path)
@@ -115,15 +115,16 @@ def measure_accuracy(
             failed += 1
             print(f"failed: {error}", file=sys.stderr)
             continue
+        truth.append(int(label))
         for name, run in runs.items():
-            matrices[name] += confusion(np.array([label]), run(waveform).argmax(1), n)
+            predicted[name].append(int(run(waveform).argmax()))
     if failed == len(known):
         raise ExportError(f"{listing.root}: none of its clips can be measured on")
-    scores = {
-        name: {"wa": float(np.trace(matrix) / matrix.sum()), "uar": float(uar_of(matrix))}
-        for name, matrix in matrices.items()
-    }
+    measured = {}
+    for name, guesses in predicted.items():
+        scores = scores_of(np.array(truth), np.array(guesses), len(scheme.classes))
+        measured[name] = {"wa": scores["wa"], "uar": scores["uar"]}
     return {
         "corpus": listing.corpus, "clips": len(known) - failed, "failed": failed,
-        "trained_on": listing.corpus in card["corpora"], **scores,
+        "trained_on": listing.corpus in card["corpora"], **measured,
     }  # fmt: skip

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from ser_embed.reports import plot_history, save_plot
+from ser_embed.reports import Plot
 
 __all__ = ["Trace", "trace_table", "write_trace"]
 
@@ -56,4 +56,4 @@ def write_trace(folder: Path, trace: Trace) -> None:
         )
     (folder / "history.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
     columns = {name: trace.table[name].tolist() for name in _COLUMNS}
-    save_plot(plot_history(columns, trace.kept, unit="step"), folder / "history.png")
+    Plot.history(columns, trace.kept, unit="step").save(folder / "history.png")

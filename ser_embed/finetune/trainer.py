@@ -30,7 +30,7 @@ from ser_embed.finetune.network import WEIGHTS, Network
 from ser_embed.finetune.recipes import Precision, Recipe
 from ser_embed.finetune.recordings import Collator, Recordings, Waveforms, training_data
 from ser_embed.finetune.trace import Trace, trace_table
-from ser_embed.reports import confusion, uar_of
+from ser_embed.reports import scores_of
 from ser_embed.splits import Split
 from ser_embed.train import has_bf16
 
@@ -96,16 +96,9 @@ def _loss_of(weights: np.ndarray, lr: float) -> Callable[..., torch.Tensor]:
     return loss
 
 
-def _metrics(told: Any) -> dict[str, float]:
-    predicted, truth = told.predictions.argmax(1), told.label_ids
-    matrix = confusion(truth, predicted, told.predictions.shape[1])
-    support, guesses = matrix.sum(1), matrix.sum(0)
-    f1 = 2 * np.diag(matrix) / np.maximum(support + guesses, 1)
-    return {
-        "wa": float((predicted == truth).mean()),
-        "uar": float(uar_of(matrix)),
-        "macro_f1": float(f1[support > 0].mean()),
-    }
+def _metrics(found: Any) -> dict[str, float]:
+    scores = found.predictions
+    return scores_of(found.label_ids, scores.argmax(1), scores.shape[1])
 
 
 def _logits_only(logits: Any, labels: torch.Tensor) -> torch.Tensor:

@@ -26,7 +26,7 @@ from ser_embed.finetune.recordings import Recordings
 from ser_embed.finetune.trace import write_trace
 from ser_embed.finetune.trainer import CHECKPOINTS, Stopping, train_network
 from ser_embed.heads import calibrated
-from ser_embed.reports import confusion, uar_of
+from ser_embed.reports import scores_of
 from ser_embed.splits import Split
 from ser_embed.train import (
     Fold,
@@ -128,12 +128,12 @@ def tune_fold(
     predictions.to_csv(folder / "predictions.csv", index=False, errors="surrogateescape")
     write_trace(folder, trace)
     write_parts(folder, clips, split)
-    matrix = confusion(labels[split.val], val.argmax(1), len(clips.classes))
+    scores = scores_of(labels[split.val], val.argmax(1), len(clips.classes))
     parameters = sum(p.numel() for p in network.module.parameters())
     training = {
         **asdict(recipe),  # whose epochs are the most there may be
         "epochs": trace.epochs, "steps": trace.steps, "kept": trace.kept,
-        "val_uar": float(uar_of(matrix)), "class_weights": weights.tolist(),
+        "val_uar": scores["uar"], "class_weights": weights.tolist(),
         "freeze": tuning.freeze, "trainable": trainable,
         "stopping": asdict(tuning.stopping) if tuning.stopping else None,
         "probe": probed, "augment": asdict(tuning.augmentation),

@@ -1,57 +1,35 @@
-"""Predictions to numbers, plots and a page."""
+"""Predictions to numbers, plots and a page.
+
+`Report.of` scores a table of predictions, one row a test clip (class names, probabilities,
+speaker, corpus), with intervals by resampling speakers, calibration, leakage and no-audio
+baselines; `Comparison.of` compares it with another run's on the same clips, `Page` writes it as
+one HTML file and `Plot` draws. `scores_of` takes class indices (N,) alone. `read_table`,
+`write_json` and `find_originals` are for the files of a run's folder.
+"""
 
 from typing import TYPE_CHECKING
 
 from ser_embed.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from ser_embed.reports.originals import find_originals, roots_of
-    from ser_embed.reports.page import Evaluated, write_page
-    from ser_embed.reports.paired import compare
-    from ser_embed.reports.plots import (
-        plot_history,
-        plot_intervals,
-        plot_models,
-        plot_transfer,
-        save_plot,
-    )
-    from ser_embed.reports.scores import Report, confusion, evaluate, resampled, uar_of
-    from ser_embed.reports.tables import read_table, write_json
+    from ser_embed.reports.page import Page
+    from ser_embed.reports.paired import Comparison
+    from ser_embed.reports.plots import Plot
+    from ser_embed.reports.scores import Report, scores_of
+    from ser_embed.reports.tables import find_originals, read_table, write_json
 else:
     __getattr__ = lazy_names(
         __name__,
         {
-            "originals": ["find_originals", "roots_of"],
-            "page": ["Evaluated", "write_page"],
-            "paired": ["compare"],
-            "plots": [
-                "plot_history",
-                "plot_intervals",
-                "plot_models",
-                "plot_transfer",
-                "save_plot",
-            ],
-            "scores": ["Report", "confusion", "evaluate", "resampled", "uar_of"],
-            "tables": ["read_table", "write_json"],
+            "page": ["Page"],
+            "paired": ["Comparison"],
+            "plots": ["Plot"],
+            "scores": ["Report", "scores_of"],
+            "tables": ["find_originals", "read_table", "write_json"],
         },
     )
 
 __all__ = [
-    "Evaluated",
-    "Report",
-    "compare",
-    "confusion",
-    "evaluate",
-    "find_originals",
-    "plot_history",
-    "plot_intervals",
-    "plot_models",
-    "plot_transfer",
-    "read_table",
-    "resampled",
-    "roots_of",
-    "save_plot",
-    "uar_of",
+    "Comparison", "Page", "Plot", "Report", "find_originals", "read_table", "scores_of",
     "write_json",
-    "write_page",
-]
+]  # fmt: skip

@@ -1,4 +1,4 @@
-"""What stands behind a report's score: groups of clips, abstention, mistakes, the corpora."""
+"""The parts of a report's page: groups of clips, abstention, errors, what a corpus can show."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,16 +7,16 @@ import numpy as np
 import pandas as pd
 from sklearn.model_selection import KFold
 
-from ser_embed.reports.scores import Report, confusion, evaluate, uar_of
+from ser_embed.reports.scores import Report, scores_of
 
 __all__ = [
-    "COVERAGES", "Abstention", "CorpusFacts", "Mistake", "abstention", "corpus_facts", "groups_of",
-    "length_of", "mistakes", "risk_coverage",
+    "COVERAGES", "Abstention", "CorpusFacts", "abstention", "corpus_facts", "groups_of",
+    "length_of", "most_confident_errors", "risk_coverage",
 ]  # fmt: skip
 
 COVERAGES = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5)  # shares of the clips that are answered
-HABIT_FOLDS = 5
-TELLING = 0.15  # by so much guessing from the speaker has to beat guessing, to be worth a word
+SPEAKER_FOLDS = 5
+NOTABLE = 0.15  # UAR by which the speaker alone has to beat the majority class for a remark
 FEW_SPEAKERS = 5
 
 
@@ -39,10 +39,10 @@ def groups_of(
     """Score each group of test clips by itself, with its own interval and baselines.
 
     Args:
-        predictions: As `report.evaluate` takes them.
+        predictions: As `Report.of` takes them.
         names: The group of each clip, in the same order.
         classes: Class names.
-        training: As `report.evaluate` takes it.
+        training: As `Report.of` takes it.
         seed: Of the resampling.
 
     Returns:
@@ -52,7 +52,7 @@ def groups_of(
     for name in sorted(names.unique(), key=_by_number):
         part = predictions[(names == name).to_numpy()].reset_index(drop=True)
         title = str(name) or "unknown"
-        found[title] = evaluate(title, part, classes, training=training, leakage={}, seed=seed)
+        found[title] = Report.of(title, part, classes, training=training, leakage={}, seed=seed)
     return found
 
 
@@ -61,13 +61,13 @@ def _by_number(name: str) -> tuple[int, str]:
     return (int(first), name) if first.isdigit() else (-1, name)
 
 
-# --- abstention ------------------------------------------------------------------------------
+# --- abstention and errors -------------------------------------------------------------------
 
 
 def risk_coverage(
     confidence: np.ndarray, correct: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return what answering only above a threshold costs and gives (El-Yaniv and Wiener 2010).
+    """Return the risk-coverage curve of answering above a threshold (El-Yaniv and Wiener 2010).
 
     Args:
         confidence: Probability of the predicted class, (N,).
@@ -116,44 +116,24 @@ def abstention(
     for wanted in COVERAGES:
         i = int(np.searchsorted(coverage, wanted - 1e-9))
         kept = confidence >= thresholds[i]
-        uar = uar_of(confusion(truth[kept], predicted[kept], n_classes))
-        rows.append(
-            Abstention(float(thresholds[i]), float(coverage[i]), 1 - float(risk[i]), float(uar))
-        )
+        uar = scores_of(truth[kept], predicted[kept], n_classes)["uar"]
+        rows.append(Abstention(float(thresholds[i]), float(coverage[i]), 1 - float(risk[i]), uar))
     return rows
 
 
-# --- mistakes --------------------------------------------------------------------------------
+def most_confident_errors(predictions: pd.DataFrame, most: int = 10) -> pd.DataFrame:
+    """Return the wrong predictions with the highest probabilities, the highest first.
 
-
-@dataclass(frozen=True)
-class Mistake:
-    """One clip that was classified wrongly.
-
-    Attributes:
-        row: Its row in the predictions.
-        label: What it is.
-        predicted: What was said.
-        p_label: Probability of what it is.
-        p_predicted: Probability of what was said.
+    Two columns are added: `confidence`, the probability of the predicted class, and
+    `confidence_true`, that of the true one.
     """
-
-    row: int
-    label: str
-    predicted: str
-    p_label: float
-    p_predicted: float
-
-
-def mistakes(predictions: pd.DataFrame, most: int = 10) -> list[Mistake]:
-    """Return the wrong predictions that were surest of themselves, the surest first."""
-    wrong = [
-        Mistake(row, told["label"], told["predicted"], float(told[f"p_{told['label']}"]),
-                float(told[f"p_{told['predicted']}"]))
-        for row, told in enumerate(predictions.to_dict("records"))
-        if told["label"] != told["predicted"]
-    ]  # fmt: skip
-    return sorted(wrong, key=lambda one: (-one.p_predicted, one.row))[:most]
+    wrong = predictions[predictions["label"] != predictions["predicted"]]
+    chosen = {
+        name: [float(row[f"p_{row[column]}"]) for row in wrong.to_dict("records")]
+        for name, column in (("confidence", "predicted"), ("confidence_true", "label"))
+    }
+    ordered = wrong.assign(**chosen).sort_values("confidence", ascending=False, kind="stable")
+    return ordered.head(most)
 
 
 # --- the corpora -----------------------------------------------------------------------------
@@ -168,44 +148,44 @@ class CorpusFacts:
         clips: How many there are, whichever part they are in.
         speakers: How many are named.
         one_class: How many of them have clips of one class only.
-        habit_wa: Accuracy of guessing each clip from its speaker's other clips, unheard.
-        habit_uar: Mean recall of the same.
-        majority_uar: Mean recall of always guessing the most frequent class.
+        speaker_wa: Accuracy of predicting each clip from its speaker's other clips, without audio.
+        speaker_uar: Mean recall of the same.
+        majority_uar: Mean recall of always predicting the most frequent class.
     """
 
     corpus: str
     clips: int
     speakers: int
     one_class: int
-    habit_wa: float
-    habit_uar: float
+    speaker_wa: float
+    speaker_uar: float
     majority_uar: float
 
     @property
     def remarks(self) -> list[str]:
         """What a reader has to know before believing a score on it."""
-        told = []
-        if self.speakers and self.habit_uar > self.majority_uar + TELLING:
-            told.append(
+        remarks = []
+        if self.speakers and self.speaker_uar > self.majority_uar + NOTABLE:
+            remarks.append(
                 f"{self.one_class} of {self.speakers} speakers have clips of one class only. "
-                f"Guessing from who speaks, without listening, is right on {self.habit_wa:.1%} of "
-                f"the clips (UAR {self.habit_uar:.1%}): a random split of it measures the speaker."
+                f"Speaker identity alone, without audio, is right on {self.speaker_wa:.1%} of the "
+                f"clips (UAR {self.speaker_uar:.1%}): a random split of it measures the speaker."
             )
         if 0 < self.speakers < FEW_SPEAKERS:
-            told.append(
-                f"It has {self.speakers} speaker{'s' * (self.speakers > 1)}: a random split has "
-                "heard everyone it tests, and a split by speaker tests "
+            remarks.append(
+                f"It has {self.speakers} speaker{'s' * (self.speakers > 1)}: a random split trains "
+                "on everyone it tests, and a split by speaker tests "
                 f"{max(1, self.speakers // 2)} voice{'s' * (self.speakers > 3)}."
             )
         if not self.speakers:
-            told.append("Its speakers are unknown: no split of it can keep them apart.")
-        return told
+            remarks.append("Its speakers are unknown: no split of it can keep them apart.")
+        return remarks
 
 
 def corpus_facts(clips: pd.DataFrame, classes: Sequence[str], seed: int) -> list[CorpusFacts]:
-    """Say of each corpus how far its speakers alone give the classes away.
+    """Say of each corpus how well the speaker alone predicts the class.
 
-    The guess is each speaker's most frequent class in four fifths of the corpus's clips, tried
+    Predicted is each speaker's most frequent class in four fifths of the corpus's clips, tried
     on the fifth that is left out, five times.
 
     Args:
@@ -218,31 +198,35 @@ def corpus_facts(clips: pd.DataFrame, classes: Sequence[str], seed: int) -> list
     for corpus, part in clips.groupby("corpus"):
         labels = part["label"].map(index).to_numpy(dtype=int)
         names, speakers = np.unique(part["speaker"].to_numpy(dtype=str), return_inverse=True)
-        counts = np.zeros((len(names), len(classes)))
-        np.add.at(counts, (speakers, labels), 1)
-        named = counts[names != ""]
-        habit = _habits(speakers, labels, counts.shape, seed)
+        named = _counts(speakers, labels, (len(names), len(classes)))[names != ""]
+        scores = scores_of(
+            labels, _from_speaker(speakers, labels, len(classes), seed), len(classes)
+        )
         found.append(CorpusFacts(
             corpus=str(corpus), clips=len(part), speakers=len(named),
             one_class=int((np.count_nonzero(named, axis=1) == 1).sum()),
-            habit_wa=float((habit == labels).mean()),
-            habit_uar=float(uar_of(confusion(labels, habit, len(classes)))),
+            speaker_wa=scores["wa"], speaker_uar=scores["uar"],
             majority_uar=1 / np.unique(labels).size,
         ))  # fmt: skip
     return found
 
 
-def _habits(
-    speakers: np.ndarray, labels: np.ndarray, shape: tuple[int, int], seed: int
+def _counts(speakers: np.ndarray, labels: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    counts = np.zeros(shape)
+    np.add.at(counts, (speakers, labels), 1)
+    return counts
+
+
+def _from_speaker(
+    speakers: np.ndarray, labels: np.ndarray, n_classes: int, seed: int
 ) -> np.ndarray:
-    guess = np.full(len(labels), np.bincount(labels).argmax())
-    if len(labels) < HABIT_FOLDS:
-        return guess
-    # Left-out fifths: leaving single clips out would make the guess of a speaker whose classes
-    # are balanced always wrong.
-    for rest, fifth in KFold(HABIT_FOLDS, shuffle=True, random_state=seed).split(labels):
-        counts = np.zeros(shape)
-        np.add.at(counts, (speakers[rest], labels[rest]), 1)
+    predicted = np.full(len(labels), np.bincount(labels).argmax())
+    if len(labels) < SPEAKER_FOLDS:
+        return predicted
+    # Fifths are left out: with single clips left out, a speaker whose classes are balanced would
+    # always be predicted wrongly.
+    for rest, fifth in KFold(SPEAKER_FOLDS, shuffle=True, random_state=seed).split(labels):
+        counts = _counts(speakers[rest], labels[rest], (int(speakers.max()) + 1, n_classes))
         most = np.where(counts.any(1), counts.argmax(1), counts.sum(0).argmax())
-        guess[fifth] = most[speakers[fifth]]
-    return guess
+        predicted[fifth] = most[speakers[fifth]]
+    return predicted

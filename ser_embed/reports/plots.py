@@ -1,9 +1,8 @@
-"""Arrays to figures. Each function draws on `ax`, or on a new figure, and returns the axes.
+"""Arrays to figures, without pyplot: no window system is needed and nothing global changes."""
 
-Figures are made without pyplot, so no window system is needed and nothing global changes.
-"""
-
+import io
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-__all__ = [
-    "plot_confusion", "plot_groups", "plot_history", "plot_intervals", "plot_models",
-    "plot_reliability", "plot_risk_coverage", "plot_transfer", "save_plot",
-]  # fmt: skip
+__all__ = ["Plot"]
 
 BLUE, ORANGE, GREY = "#2a6f97", "#e07a1f", "#8a8a8a"
 
@@ -27,60 +23,209 @@ def _axes(ax: Axes | None, width: float, height: float) -> Axes:
     return figure.add_subplot()
 
 
-def save_plot(ax: Axes, path: Path) -> None:
-    """Write the figure of some axes as PNG."""
-    figure = ax.get_figure()
-    assert figure is not None
-    figure.savefig(path, dpi=130)  # type: ignore[union-attr]
+def _cells(ax: Axes, shares: np.ndarray, texts: np.ndarray, rows: Sequence[str],
+           columns: Sequence[str]) -> None:  # fmt: skip
+    """Draw a table of texts (n, m), each cell coloured by its share, 0 to 1."""
+    ax.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    for (row, column), share in np.ndenumerate(shares):
+        colour = "white" if share > 0.55 else "black"
+        ax.text(column, row, texts[row, column], ha="center", va="center", color=colour)
+    ax.set_xticks(range(len(columns)), columns)
+    ax.set_yticks(range(len(rows)), rows)
 
 
-def plot_confusion(matrix: np.ndarray, classes: Sequence[str], ax: Axes | None = None) -> Axes:
-    """Draw a confusion matrix of counts (C, C), rows true, coloured by share of the row."""
-    size = max(4.0, 1.2 + 0.75 * len(classes))
-    ax = _axes(ax, size + 0.8, size)
-    share = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
-    ax.imshow(share, cmap="Blues", vmin=0, vmax=1)
-    for (row, column), count in np.ndenumerate(matrix):
-        text = f"{count}\n{share[row, column]:.0%}"
-        colour = "white" if share[row, column] > 0.55 else "black"
-        ax.text(column, row, text, ha="center", va="center", color=colour, fontsize=8)
-    ax.set_xticks(range(len(classes)), classes, rotation=45, ha="right")
-    ax.set_yticks(range(len(classes)), classes)
-    ax.set_xlabel("predicted")
-    ax.set_ylabel("true")
-    ax.set_title("Confusion matrix (clips, share of the true class)")
-    return ax
+def _rows(ax: Axes, names: Sequence[str], size: int, label: str) -> np.ndarray:
+    """Name rows from the top, of values between 0 and 1; return where each is drawn."""
+    positions = np.arange(len(names))
+    ax.set_yticks(positions, names, fontsize=size)
+    ax.invert_yaxis()
+    ax.set(xlim=(0, 1), xlabel=label)
+    return positions
 
 
-def plot_reliability(
-    confidence: np.ndarray, correct: np.ndarray, ece: float, ax: Axes | None = None,
-    bins: int = 10, raw: np.ndarray | None = None,
-) -> Axes:  # fmt: skip
-    """Draw accuracy against confidence, and how many clips stand behind each point.
+@dataclass(frozen=True)
+class Plot:
+    """Axes with a figure. Every class method draws one, on `ax` or on a new figure."""
 
-    Args:
-        confidence: Probability of the predicted class, (N,).
-        correct: Whether it was right, (N,) bool.
-        ece: Expected calibration error, for the title.
-        ax: Where to draw.
-        bins: Number of equal bins of confidence.
-        raw: Confidence before temperature scaling, (N,), to be drawn beside it.
-    """
-    ax = _axes(ax, 5.2, 4.4)
-    edges = np.linspace(0, 1, bins + 1)
-    mean, accuracy, counts = _binned(confidence, correct, edges)
-    centres = (edges[:-1] + edges[1:]) / 2
-    share = counts / counts.sum()
-    ax.bar(centres, share, width=0.9 / bins, color=GREY, alpha=0.35, label="share of clips")
-    ax.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1, label="perfect")
-    if raw is not None:
-        before = _binned(raw, correct, edges)
-        ax.plot(*before[:2], marker="s", color=ORANGE, linestyle=":", label="before temperature")
-    ax.plot(mean, accuracy, marker="o", color=BLUE, label="this head")
-    ax.set(xlim=(0, 1), ylim=(0, 1), xlabel="confidence", ylabel="accuracy")
-    ax.set_title(f"Reliability on the test part (ECE {ece:.3f})")
-    ax.legend(loc="upper left", fontsize=8)
-    return ax
+    ax: Axes
+
+    def save(self, path: Path) -> None:
+        """Write it as PNG."""
+        self.ax.figure.savefig(path, dpi=130)  # type: ignore[union-attr]
+
+    def svg(self) -> bytes:
+        """Return it as SVG on a transparent ground; equal figures give equal bytes."""
+        file = io.BytesIO()
+        self.ax.figure.savefig(  # type: ignore[union-attr]
+            file, format="svg", transparent=True, metadata={"Date": None}
+        )
+        return file.getvalue()
+
+    @classmethod
+    def confusion(
+        cls, matrix: np.ndarray, classes: Sequence[str], ax: Axes | None = None
+    ) -> "Plot":
+        """Draw a confusion matrix of counts (C, C), rows true, coloured by share of the row."""
+        size = max(4.0, 1.2 + 0.75 * len(classes))
+        ax = _axes(ax, size + 0.8, size)
+        shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
+        texts = np.array([f"{count}\n{share:.0%}" for count, share in zip(
+            matrix.ravel(), shares.ravel(), strict=True)]).reshape(matrix.shape)  # fmt: skip
+        _cells(ax, shares, texts, classes, classes)
+        for text in ax.texts:
+            text.set_fontsize(8)
+        ax.tick_params("x", rotation=45)
+        for label in ax.get_xticklabels():
+            label.set_horizontalalignment("right")
+        ax.set(xlabel="predicted", ylabel="true")
+        ax.set_title("Confusion matrix (clips, share of the true class)")
+        return cls(ax)
+
+    @classmethod
+    def reliability(
+        cls, confidence: np.ndarray, correct: np.ndarray, ece: float, ax: Axes | None = None,
+        bins: int = 10, raw: np.ndarray | None = None,
+    ) -> "Plot":  # fmt: skip
+        """Draw accuracy against confidence, and the share of clips at each confidence.
+
+        Args:
+            confidence: Probability of the predicted class, (N,).
+            correct: Whether it was right, (N,) bool.
+            ece: Expected calibration error, for the title.
+            ax: Where to draw.
+            bins: Number of equal bins of confidence.
+            raw: Confidence before temperature scaling, (N,), to be drawn too.
+        """
+        ax = _axes(ax, 5.2, 4.4)
+        edges = np.linspace(0, 1, bins + 1)
+        mean, accuracy, counts = _binned(confidence, correct, edges)
+        centres = (edges[:-1] + edges[1:]) / 2
+        share = counts / counts.sum()
+        ax.bar(centres, share, width=0.9 / bins, color=GREY, alpha=0.35, label="share of clips")
+        ax.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1, label="perfect")
+        if raw is not None:
+            before = _binned(raw, correct, edges)
+            ax.plot(
+                *before[:2], marker="s", color=ORANGE, linestyle=":", label="before temperature"
+            )
+        ax.plot(mean, accuracy, marker="o", color=BLUE, label="this head")
+        ax.set(xlim=(0, 1), ylim=(0, 1), xlabel="confidence", ylabel="accuracy")
+        ax.set_title(f"Reliability on the test part (ECE {ece:.3f})")
+        ax.legend(loc="upper left", fontsize=8)
+        return cls(ax)
+
+    @classmethod
+    def risk_coverage(
+        cls, coverage: np.ndarray, risk: np.ndarray, ax: Axes | None = None
+    ) -> "Plot":
+        """Draw the share of wrong answers (n,) against the share of clips answered (n,)."""
+        ax = _axes(ax, 5.2, 4.0)
+        label = "most confident first"
+        ax.plot(coverage, risk, color=BLUE, drawstyle="steps-post", label=label)
+        ax.axhline(risk[-1], color=GREY, linestyle="--", linewidth=1, label="at random")
+        ax.set(xlim=(0, 1), xlabel="share of clips answered", ylabel="share of answers wrong")
+        ax.set_ylim(0, max(1.15 * float(risk.max()), 0.05))
+        ax.set_title("Risk-coverage curve")
+        ax.legend(fontsize=8, loc="lower right")
+        return cls(ax)
+
+    @classmethod
+    def history(
+        cls, columns: Mapping[str, Sequence[float]], kept: int, ax: Axes | None = None,
+        unit: str = "epoch",
+    ) -> "Plot":  # fmt: skip
+        """Draw losses and validation UAR by epoch, marking the epoch whose weights were kept.
+
+        Args:
+            columns: `train_loss`, `val_loss`, `val_uar`, and the unit's.
+            kept: The epoch kept.
+            ax: Where to draw.
+            unit: Column that counts: `epoch`, or for instance `step`.
+        """
+        ax = _axes(ax, 6.4, 4.0)
+        ax.plot(columns[unit], columns["train_loss"], color=GREY, label="training loss")
+        ax.plot(columns[unit], columns["val_loss"], color=ORANGE, label="validation loss")
+        ax.set(xlabel=unit, ylabel="weighted cross-entropy")
+        ax.set_ylim(bottom=0)
+        right = ax.twinx()
+        right.plot(columns[unit], columns["val_uar"], color=BLUE, label="validation UAR")
+        right.set(ylim=(0, 1), ylabel="UAR")
+        ax.axvline(kept, color=GREY, linestyle=":", linewidth=1)
+        lines = [*ax.get_lines()[:2], *right.get_lines()]
+        # Below the axes: above or in them it would hide a curve sooner or later.
+        names = [str(line.get_label()) for line in lines]
+        ax.legend(lines, names, fontsize=8, ncol=3, loc="upper center", bbox_to_anchor=(0.5, -0.16))
+        ax.set_title(f"Training (weights of {unit} {kept} kept)")
+        return cls(ax)
+
+    @classmethod
+    def groups(
+        cls, names: Sequence[str], uar: Sequence[float], overall: float, ax: Axes | None = None
+    ) -> "Plot":
+        """Draw the recall of each group (speaker, corpus, ...) as bars around the overall UAR."""
+        # The renderer refuses more than 65,535 pixels, which 2,100 speakers would take.
+        ax = _axes(ax, 6.0, min(max(2.2, 0.24 * len(names) + 1.0), 100.0))
+        ax.barh(_rows(ax, names, 8, "mean recall over the classes it has"), uar, color=BLUE)
+        label = f"overall {overall:.3f}"
+        ax.axvline(overall, color=ORANGE, linestyle="--", linewidth=1, label=label)
+        ax.legend(fontsize=8, loc="lower right")
+        return cls(ax)
+
+    @classmethod
+    def intervals(
+        cls, names: Sequence[str], uar: Sequence[float], intervals: Sequence[tuple[float, float]],
+        baseline: float, ax: Axes | None = None,
+    ) -> "Plot":  # fmt: skip
+        """Draw a UAR with its interval per row, the first row's as a line to compare with.
+
+        Args:
+            names: Of the rows.
+            uar: Of each.
+            intervals: Low and high of each.
+            baseline: UAR without audio.
+            ax: Where to draw.
+        """
+        ax = _axes(ax, 6.4, 0.34 * len(names) + 1.3)
+        positions = _rows(ax, names, 9, "UAR, with its 95 % interval")
+        ax.hlines(positions, *np.array(intervals).T, color=BLUE, linewidth=2)
+        ax.plot(uar, positions, "o", color=BLUE)
+        ax.axvline(uar[0], color=ORANGE, linestyle="--", linewidth=1, label=names[0])
+        ax.axvline(baseline, color=GREY, linestyle=":", linewidth=1, label="no-audio baseline")
+        ax.legend(fontsize=8, loc="upper center", ncol=2, bbox_to_anchor=(0.5, 1.13))
+        return cls(ax)
+
+    @classmethod
+    def models(
+        cls, names: Sequence[str], uar: Sequence[float], intervals: Sequence[tuple[float, float]],
+        baseline: float, ax: Axes | None = None,
+    ) -> "Plot":  # fmt: skip
+        """Draw the UAR of models as bars with their figures; the arguments are `intervals`'s."""
+        ax = _axes(ax, 7.2, 0.42 * len(names) + 1.2)
+        positions = _rows(ax, names, 9, "UAR, with its 95 % interval by speakers")
+        low, high = np.array(intervals).T
+        ax.barh(positions, uar, height=0.62, color=BLUE)
+        ax.hlines(positions, low, high, color=ORANGE, linewidth=2)
+        for y, value, end in zip(positions, uar, high, strict=True):
+            ax.text(max(value, end) + 0.012, y, f"{100 * value:.1f}", va="center", fontsize=9)
+        ax.axvline(baseline, color=GREY, linestyle=":", linewidth=1)
+        ax.annotate("no-audio baseline", (baseline, 1.0), (0, 3), textcoords="offset points",
+                    xycoords=("data", "axes fraction"), ha="center", color=GREY,
+                    fontsize=8)  # fmt: skip
+        return cls(ax)
+
+    @classmethod
+    def transfer(
+        cls, uar: np.ndarray, trained: Sequence[str], tested: Sequence[str], ax: Axes | None = None
+    ) -> "Plot":
+        """Draw the UAR of corpora (n, m), rows trained on, columns tested on."""
+        ax = _axes(ax, 2.4 + 0.95 * len(tested), 1.8 + 0.75 * len(trained))
+        _cells(ax, uar, np.char.mod("%.1f", 100 * uar), trained, tested)
+        for text in ax.texts:
+            column, row = map(round, text.get_position())
+            text.set_fontweight("bold" if trained[row] == tested[column] else "normal")
+        ax.set(xlabel="tested on", ylabel="trained on")
+        ax.set_title("UAR in %; within a corpus: other speakers", fontsize=10)
+        return cls(ax)
 
 
 def _binned(
@@ -94,136 +239,3 @@ def _binned(
     mean = np.bincount(which, confidence, bins)[filled] / counts[filled]
     accuracy = np.bincount(which, correct.astype(float), bins)[filled] / counts[filled]
     return mean, accuracy, counts
-
-
-def plot_risk_coverage(coverage: np.ndarray, risk: np.ndarray, ax: Axes | None = None) -> Axes:
-    """Draw the share of wrong answers (n,) against the share of clips answered (n,)."""
-    ax = _axes(ax, 5.2, 4.0)
-    ax.plot(coverage, risk, color=BLUE, drawstyle="steps-post", label="surest first")
-    ax.axhline(risk[-1], color=GREY, linestyle="--", linewidth=1, label="at random")
-    ax.set(xlim=(0, 1), xlabel="share of clips answered", ylabel="share of answers wrong")
-    ax.set_ylim(0, max(1.15 * float(risk.max()), 0.05))
-    ax.set_title("Risk and coverage")
-    ax.legend(fontsize=8, loc="lower right")
-    return ax
-
-
-def plot_history(
-    history: Mapping[str, Sequence[float]], best: int, ax: Axes | None = None, unit: str = "epoch"
-) -> Axes:
-    """Draw losses and validation UAR by epoch, marking the epoch whose weights were kept.
-
-    Args:
-        history: Columns `epoch`, `train_loss`, `val_loss`, `val_uar`.
-        best: The epoch kept.
-        ax: Where to draw.
-        unit: Column that counts instead of epochs, for instance `step`.
-    """
-    ax = _axes(ax, 6.4, 4.0)
-    epochs = history[unit]
-    ax.plot(epochs, history["train_loss"], color=GREY, label="training loss")
-    ax.plot(epochs, history["val_loss"], color=ORANGE, label="validation loss")
-    ax.set_xlabel(unit)
-    ax.set_ylabel("weighted cross-entropy")
-    ax.set_ylim(bottom=0)
-    right = ax.twinx()
-    right.plot(epochs, history["val_uar"], color=BLUE, label="validation UAR")
-    right.set_ylim(0, 1)
-    right.set_ylabel("UAR")
-    ax.axvline(best, color=GREY, linestyle=":", linewidth=1)
-    lines = [*ax.get_lines()[:2], *right.get_lines()]
-    # Below the axes: above or in them it would hide a curve sooner or later.
-    names = [str(line.get_label()) for line in lines]
-    ax.legend(lines, names, fontsize=8, ncol=3, loc="upper center", bbox_to_anchor=(0.5, -0.16))
-    ax.set_title(f"Training (weights of {unit} {best} kept)")
-    return ax
-
-
-def plot_groups(
-    names: Sequence[str], uar: Sequence[float], overall: float, ax: Axes | None = None
-) -> Axes:
-    """Draw the recall of each group (speaker, corpus, ...) as bars around the overall UAR."""
-    # The renderer refuses more than 65,535 pixels, which 2,100 speakers would take.
-    ax = _axes(ax, 6.0, min(max(2.2, 0.24 * len(names) + 1.0), 100.0))
-    places = np.arange(len(names))
-    ax.barh(places, uar, color=BLUE)
-    ax.axvline(overall, color=ORANGE, linestyle="--", linewidth=1, label=f"overall {overall:.3f}")
-    ax.set_yticks(places, names, fontsize=8)
-    ax.invert_yaxis()
-    ax.set(xlim=(0, 1), xlabel="mean recall over the classes it has")
-    ax.legend(fontsize=8, loc="lower right")
-    return ax
-
-
-def plot_intervals(
-    names: Sequence[str], values: Sequence[float], intervals: Sequence[tuple[float, float]],
-    chance: float, ax: Axes | None = None,
-) -> Axes:  # fmt: skip
-    """Draw a UAR with its interval per row, the first row's as a line to compare with.
-
-    Args:
-        names: Of the rows.
-        values: UAR of each.
-        intervals: Low and high of each.
-        chance: UAR of guessing.
-        ax: Where to draw.
-    """
-    ax = _axes(ax, 6.4, 0.34 * len(names) + 1.3)
-    places = np.arange(len(names))
-    low, high = np.array(intervals).T
-    ax.hlines(places, low, high, color=BLUE, linewidth=2)
-    ax.plot(values, places, "o", color=BLUE)
-    ax.axvline(values[0], color=ORANGE, linestyle="--", linewidth=1, label=names[0])
-    ax.axvline(chance, color=GREY, linestyle=":", linewidth=1, label="guessing")
-    ax.set_yticks(places, names, fontsize=9)
-    ax.invert_yaxis()
-    ax.set(xlim=(0, 1), xlabel="UAR, with its 95 % interval")
-    ax.legend(fontsize=8, loc="upper center", ncol=2, bbox_to_anchor=(0.5, 1.13))
-    return ax
-
-
-def plot_models(
-    names: Sequence[str], uar: Sequence[float], intervals: Sequence[tuple[float, float]],
-    chance: float, ax: Axes | None = None,
-) -> Axes:  # fmt: skip
-    """Draw the UAR of models as bars, each with its interval and its figure.
-
-    Args:
-        names: Of the models.
-        uar: Of each.
-        intervals: Low and high of each.
-        chance: UAR of guessing.
-        ax: Where to draw.
-    """
-    ax = _axes(ax, 7.2, 0.42 * len(names) + 1.2)
-    places = np.arange(len(names))
-    low, high = np.array(intervals).T
-    ax.barh(places, uar, height=0.62, color=BLUE)
-    ax.hlines(places, low, high, color=ORANGE, linewidth=2)
-    for place, (value, end) in enumerate(zip(uar, high, strict=True)):
-        ax.text(max(value, end) + 0.012, place, f"{100 * value:.1f}", va="center", fontsize=9)
-    ax.axvline(chance, color=GREY, linestyle=":", linewidth=1)
-    ax.annotate("guessing", (chance, 1.0), (0, 3), xycoords=("data", "axes fraction"),
-                textcoords="offset points", ha="center", color=GREY, fontsize=8)  # fmt: skip
-    ax.set_yticks(places, names, fontsize=9)
-    ax.invert_yaxis()
-    ax.set(xlim=(0, 1), xlabel="UAR, with its 95 % interval by speakers")
-    return ax
-
-
-def plot_transfer(
-    uar: np.ndarray, trained: Sequence[str], tested: Sequence[str], ax: Axes | None = None
-) -> Axes:
-    """Draw the UAR of corpora (n, m), rows trained on, columns tested on."""
-    ax = _axes(ax, 2.4 + 0.95 * len(tested), 1.8 + 0.75 * len(trained))
-    ax.imshow(uar, cmap="Blues", vmin=0, vmax=1)
-    for (row, column), value in np.ndenumerate(uar):
-        colour = "white" if value > 0.55 else "black"
-        weight = "bold" if trained[row] == tested[column] else "normal"
-        ax.text(column, row, f"{100 * value:.1f}", ha="center", va="center", color=colour,
-                fontweight=weight)  # fmt: skip
-    ax.set_xticks(range(len(tested)), tested)
-    ax.set_yticks(range(len(trained)), trained)
-    ax.set(xlabel="tested on", ylabel="trained on")
-    ax.set_title("UAR in %; within a corpus: other speakers", fontsize=10)
-    return ax

@@ -12,11 +12,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
-from ser_embed.reports.plots import plot_confusion, plot_groups, plot_reliability, save_plot
+from ser_embed.errors import HeadError
+from ser_embed.reports.plots import Plot
 
 __all__ = [
-    "Report", "confusion", "evaluate", "expected_calibration_error", "resampled", "uar_of",
+    "Report", "confusion", "expected_calibration_error", "resampled", "scores_of", "uar_of",
 ]  # fmt: skip
 
 RESAMPLES = 2000  # of the speakers, for the interval
@@ -25,8 +27,7 @@ BINS = 15  # of confidence, for the calibration error (Guo et al. 2017)
 
 def confusion(truth: np.ndarray, predicted: np.ndarray, n_classes: int) -> np.ndarray:
     """Count (true, predicted) pairs of class indices (N,): an int matrix (C, C), rows true."""
-    pairs = np.bincount(truth * n_classes + predicted, minlength=n_classes**2)
-    return pairs.reshape(n_classes, n_classes)
+    return confusion_matrix(truth, predicted, labels=range(n_classes))
 
 
 def uar_of(matrix: np.ndarray) -> np.ndarray:
@@ -34,6 +35,18 @@ def uar_of(matrix: np.ndarray) -> np.ndarray:
     support = matrix.sum(-1)
     recall = np.diagonal(matrix, axis1=-2, axis2=-1) / np.maximum(support, 1)
     return recall.sum(-1) / np.maximum((support > 0).sum(-1), 1)
+
+
+def scores_of(truth: np.ndarray, predicted: np.ndarray, n_classes: int) -> dict[str, float]:
+    """Return `wa`, `uar` and `macro_f1` of class indices (N,); means over the classes in truth."""
+    matrix = confusion(truth, predicted, n_classes)
+    hits, support = np.diag(matrix), matrix.sum(1)
+    f1 = 2 * hits / np.maximum(support + matrix.sum(0), 1)
+    return {
+        "wa": float(hits.sum() / matrix.sum()),
+        "uar": float(uar_of(matrix)),
+        "macro_f1": float(f1[support > 0].mean()),
+    }
 
 
 def expected_calibration_error(confidence: np.ndarray, correct: np.ndarray) -> float:
@@ -61,9 +74,9 @@ class Report:
         groups: UAR and clips by speaker, gender and corpus.
         ece: Expected calibration error of the probabilities as given.
         ece_raw: The same before temperature scaling.
-        baselines: Scores without listening: the majority class, and each speaker's.
-        leakage: Counts of what test shares with training.
-        warnings: Sentences that belong beside the score.
+        baselines: Scores without audio: the majority class, and each speaker's.
+        leakage: Counts of what test and training have in common.
+        warnings: Sentences that belong next to the score.
         folds: UAR of each fold, of a cross-validation.
     """
 
@@ -84,6 +97,82 @@ class Report:
     leakage: dict[str, int]
     warnings: list[str] = field(default_factory=list)
     folds: dict[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls,
+        title: str,
+        predictions: pd.DataFrame,
+        classes: Sequence[str],
+        *,
+        training: pd.DataFrame,
+        leakage: Mapping[str, int],
+        warnings: Sequence[str] = (),
+        seed: int = 0,
+    ) -> "Report":
+        """Score predictions.
+
+        Args:
+            title: What was tested.
+            predictions: One row a test clip: `label` and `predicted` (class names), `p_<class>`
+                (probabilities), `raw_confidence`, `speaker`, `gender`, `corpus`, and `fold` if
+                cross-validated.
+            classes: Class names in the head's order.
+            training: Clips that were trained on, with `label` (class name), `speaker` and, if
+                cross-validated, `fold`: what the baselines are computed from.
+            leakage: The audit of the split.
+            warnings: Further sentences to print next to the score.
+            seed: Seed of the resampling.
+        """
+        index, n = {name: i for i, name in enumerate(classes)}, len(classes)
+        truth = predictions["label"].map(index).to_numpy()
+        predicted = predictions["predicted"].map(index).to_numpy()
+        confidence = predictions[[f"p_{name}" for name in classes]].to_numpy().max(1)
+        correct = truth == predicted
+        matrices, by = resampled(predictions["speaker"], truth, predicted, n, seed)
+        low, high = np.percentile(uar_of(matrices), [2.5, 97.5])
+        folds = {}
+        if "fold" in predictions and predictions["fold"].nunique() > 1:
+            for name, rows in predictions.groupby("fold", sort=False).indices.items():
+                folds[str(name)] = scores_of(truth[rows], predicted[rows], n)["uar"]
+        return cls(
+            title=title,
+            classes=tuple(classes),
+            clips=len(predictions),
+            **scores_of(truth, predicted, n),
+            uar_ci=(float(low), float(high)),
+            ci_by=by,
+            per_class=_per_class(truth, predicted, classes),
+            matrix=confusion(truth, predicted, n).tolist(),
+            groups={column: _groups(predictions[column], truth, predicted, n)
+                    for column in ("corpus", "gender", "speaker")},
+            ece=expected_calibration_error(confidence, correct),
+            ece_raw=expected_calibration_error(predictions["raw_confidence"].to_numpy(), correct),
+            baselines=_baselines(predictions, training, truth, index),
+            leakage=dict(leakage),
+            warnings=[*_leakage_warnings(leakage), *warnings],
+            folds=folds,
+        )  # fmt: skip
+
+    @classmethod
+    def load(cls, folder: Path) -> "Report":
+        """Read a run's or an evaluation's report.json.
+
+        Raises:
+            HeadError: It can't be read.
+        """
+        path = folder / "report.json"
+        try:
+            report = cls(**json.loads(path.read_text(encoding="utf-8")))
+            report.classes = tuple(report.classes)
+            return report
+        except (OSError, ValueError, TypeError) as error:
+            raise HeadError(f"{path}: can't be read ({error}); train or evaluate again") from error
+
+    @property
+    def baseline(self) -> float:
+        """UAR of the better no-audio baseline."""
+        return max(scores["uar"] for scores in self.baselines.values())
 
     @property
     def headline(self) -> str:
@@ -113,45 +202,38 @@ class Report:
         return scores
 
     def show(self, path: Path) -> None:
-        """Print the result, what is to be said beside it, and where the whole report is."""
+        """Print the result, its warnings, and where the whole report is."""
         print(self.headline)
         for warning in self.warnings:
             print(f"  careful: {warning}")
-        guess = max(self.baselines.values(), key=lambda scores: scores["uar"])["uar"]
-        print(f"  guessing without listening: UAR {guess:.3f}")
+        print(f"  no-audio baseline: UAR {self.baseline:.3f}")
         print(f"report: {path}")
 
     def to_markdown(self) -> str:
         """Return the report as Markdown."""
-        lines = [f"# {self.title}", "", f"**{self.headline}**", ""]
-        lines += [f"> **Careful.** {warning}\n" for warning in self.warnings]
-        lines += ["The interval is the 2.5 to 97.5 percentile of "
-                  f"{RESAMPLES} resamples of the test {self.ci_by}.", ""]  # fmt: skip
-        lines += ["## Against guessing", "", "| | WA | UAR |", "|---|---|---|"]
-        lines += [f"| this head | {self.wa:.3f} | {self.uar:.3f} |"]
-        lines += [f"| {k} | {v['wa']:.3f} | {v['uar']:.3f} |" for k, v in self.baselines.items()]
-        lines += ["", "## By class", "", "| class | precision | recall | F1 | clips |",
-                  "|---|---|---|---|---|"]  # fmt: skip
-        for name, row in self.per_class.items():
-            cells = " | ".join(f"{row[k]:.3f}" for k in ("precision", "recall", "f1"))
-            lines.append(f"| {name} | {cells} | {row['support']:.0f} |")
-        lines += ["", "![confusion matrix](confusion.png)", ""]
-        lines += ["## What test shares with training", ""]
-        lines += [f"- {name.replace('_', ' ')}: {count}" for name, count in self.leakage.items()]
-        lines += ["", "## Calibration", ""]
-        lines += [
+        lines = [
+            f"# {self.title}", "", f"**{self.headline}**", "",
+            *(f"> **Careful.** {warning}\n" for warning in self.warnings),
+            f"The interval is the 2.5 to 97.5 percentile of {RESAMPLES} resamples of the test "
+            f"{self.ci_by}.", "",
+            "## No-audio baselines", "", "| | WA | UAR |", "|---|---|---|",
+            f"| this head | {self.wa:.3f} | {self.uar:.3f} |",
+            *(f"| {k} | {v['wa']:.3f} | {v['uar']:.3f} |" for k, v in self.baselines.items()), "",
+            "## By class", "", "| class | precision | recall | F1 | clips |",
+            "|---|---|---|---|---|",
+            *("| {} | {precision:.3f} | {recall:.3f} | {f1:.3f} | {support:.0f} |".format(k, **row)
+              for k, row in self.per_class.items()),
+            "", "![confusion matrix](confusion.png)", "",
+            "## Overlap of test and training", "",
+            *(f"- {name.replace('_', ' ')}: {count}" for name, count in self.leakage.items()),
+            "", "## Calibration", "",
             f"Expected calibration error {self.ece:.3f}; before temperature scaling on the "
-            f"validation part {self.ece_raw:.3f}.",
-            "",
-            "![reliability](reliability.png)",
-            "",
-        ]
+            f"validation part {self.ece_raw:.3f}.", "", "![reliability](reliability.png)", "",
+        ]  # fmt: skip
         for column, groups in self.groups.items():
             lines += [f"## By {column}", "", "| | UAR | WA | clips |", "|---|---|---|---|"]
-            lines += [
-                f"| {name} | {v['uar']:.3f} | {v['wa']:.3f} | {v['clips']:.0f} |"
-                for name, v in groups.items()
-            ]
+            lines += ["| {} | {uar:.3f} | {wa:.3f} | {clips:.0f} |".format(name, **row)
+                      for name, row in groups.items()]  # fmt: skip
             lines.append("")
         if self.folds:
             lines += ["## By fold", "", "| fold | UAR |", "|---|---|"]
@@ -161,14 +243,13 @@ class Report:
     def save(self, folder: Path, predictions: pd.DataFrame) -> None:
         """Write report.md, report.json, predictions.csv and the plots into a folder."""
         folder.mkdir(parents=True, exist_ok=True)
-        save_plot(plot_confusion(np.array(self.matrix), self.classes), folder / "confusion.png")
+        Plot.confusion(np.array(self.matrix), self.classes).save(folder / "confusion.png")
         confidence = predictions[[f"p_{name}" for name in self.classes]].to_numpy().max(1)
         correct = (predictions["label"] == predictions["predicted"]).to_numpy()
-        save_plot(plot_reliability(confidence, correct, self.ece), folder / "reliability.png")
+        Plot.reliability(confidence, correct, self.ece).save(folder / "reliability.png")
         for column, groups in self.groups.items():
-            names = list(groups)
-            values = [groups[name]["uar"] for name in names]
-            save_plot(plot_groups(names, values, self.uar), folder / f"by_{column}.png")
+            values = [row["uar"] for row in groups.values()]
+            Plot.groups(list(groups), values, self.uar).save(folder / f"by_{column}.png")
         predictions.to_csv(
             folder / "predictions.csv", index=False, float_format="%.5f", errors="surrogateescape"
         )
@@ -177,77 +258,17 @@ class Report:
         (folder / "report.json").write_text(text, encoding="utf-8")
 
 
-def evaluate(
-    title: str,
-    predictions: pd.DataFrame,
-    classes: Sequence[str],
-    *,
-    training: pd.DataFrame,
-    leakage: Mapping[str, int],
-    warnings: Sequence[str] = (),
-    seed: int = 0,
-) -> Report:
-    """Score predictions.
-
-    Args:
-        title: What was tested.
-        predictions: One row a test clip: `label` and `predicted` (class names), `p_<class>`
-            (probabilities), `raw_confidence`, `speaker`, `gender`, `corpus`, and `fold` if
-            cross-validated.
-        classes: Class names in the head's order.
-        training: Clips that training saw, with `label` (class name), `speaker` and, if
-            cross-validated, `fold`: what the baselines are computed from.
-        leakage: The audit of the split.
-        warnings: Further sentences to print beside the score.
-        seed: Seed of the resampling.
-
-    Returns:
-        The report.
-    """
-    index = {name: i for i, name in enumerate(classes)}
-    truth = predictions["label"].map(index).to_numpy()
-    predicted = predictions["predicted"].map(index).to_numpy()
-    matrix = confusion(truth, predicted, len(classes))
-    correct = truth == predicted
-    confidence = predictions[[f"p_{name}" for name in classes]].to_numpy().max(1)
-    per_class = _per_class(matrix, classes)
-    interval, by = _interval(predictions["speaker"], truth, predicted, len(classes), seed)
-    occurring = [row for row in per_class.values() if row["support"]]
-    folds = {}
-    if "fold" in predictions and predictions["fold"].nunique() > 1:
-        for name, rows in predictions.groupby("fold", sort=False).indices.items():
-            folds[str(name)] = float(uar_of(confusion(truth[rows], predicted[rows], len(classes))))
-    return Report(
-        title=title,
-        classes=tuple(classes),
-        clips=len(predictions),
-        wa=float(correct.mean()),
-        uar=float(uar_of(matrix)),
-        macro_f1=float(np.mean([row["f1"] for row in occurring])),
-        uar_ci=interval,
-        ci_by=by,
-        per_class=per_class,
-        matrix=matrix.tolist(),
-        groups={c: _groups(predictions[c], truth, predicted, len(classes))
-                for c in ("corpus", "gender", "speaker")},
-        ece=expected_calibration_error(confidence, correct),
-        ece_raw=expected_calibration_error(predictions["raw_confidence"].to_numpy(), correct),
-        baselines=_baselines(predictions, training, truth, index),
-        leakage=dict(leakage),
-        warnings=[*_leak_warnings(leakage), *warnings],
-        folds=folds,
-    )  # fmt: skip
-
-
-def _per_class(matrix: np.ndarray, classes: Sequence[str]) -> dict[str, dict[str, float]]:
-    hits, support, guesses = np.diag(matrix), matrix.sum(1), matrix.sum(0)
-    precision, recall = hits / np.maximum(guesses, 1), hits / np.maximum(support, 1)
-    f1 = 2 * hits / np.maximum(support + guesses, 1)
+def _per_class(
+    truth: np.ndarray, predicted: np.ndarray, classes: Sequence[str]
+) -> dict[str, dict[str, float]]:
+    columns = precision_recall_fscore_support(
+        truth, predicted, labels=range(len(classes)), zero_division=0
+    )
+    names = ("precision", "recall", "f1", "support")
     return {
-        name: {"precision": float(precision[i]), "recall": float(recall[i]),
-               "f1": float(f1[i]), "support": float(support[i])}
-        for i, name in enumerate(classes)
-    }  # fmt: skip
+        name: dict(zip(names, map(float, row), strict=True))
+        for name, *row in zip(classes, *columns, strict=True)
+    }
 
 
 def resampled(
@@ -273,64 +294,54 @@ def resampled(
     return np.einsum("rn,nij->rij", times, per_group, optimize=True), by
 
 
-def _interval(
-    speakers: pd.Series, truth: np.ndarray, predicted: np.ndarray, n_classes: int, seed: int
-) -> tuple[tuple[float, float], str]:
-    matrices, by = resampled(speakers, truth, predicted, n_classes, seed)
-    low, high = np.percentile(uar_of(matrices), [2.5, 97.5])
-    return (float(low), float(high)), by
-
-
 def _groups(
     column: pd.Series, truth: np.ndarray, predicted: np.ndarray, n_classes: int
 ) -> dict[str, dict[str, float]]:
     result = {}
     for name in sorted(column.unique()):
         rows = np.flatnonzero(column == name)
-        matrix = confusion(truth[rows], predicted[rows], n_classes)
+        scores = scores_of(truth[rows], predicted[rows], n_classes)
         result[name or "unknown"] = {
-            "uar": float(uar_of(matrix)),
-            "wa": float(np.trace(matrix) / len(rows)),
-            "clips": float(len(rows)),
-        }
+            "uar": scores["uar"], "wa": scores["wa"], "clips": float(len(rows))
+        }  # fmt: skip
     return result
 
 
 def _baselines(
     predictions: pd.DataFrame, training: pd.DataFrame, truth: np.ndarray, index: Mapping[str, int]
 ) -> dict[str, dict[str, float]]:
-    """Score two guesses that never listen, fold by fold where there are folds."""
+    """Score two predictions made without audio, fold by fold where there are folds."""
     majority = np.zeros(len(predictions), dtype=int)
-    speaker = np.zeros(len(predictions), dtype=int)
+    by_speaker = np.zeros(len(predictions), dtype=int)
     folds = predictions["fold"] if "fold" in predictions else pd.Series("", predictions.index)
     for fold, rows in predictions.groupby(folds).indices.items():
         seen = training[training["fold"] == fold] if "fold" in training else training
         labels = seen["label"].map(index).to_numpy(dtype=int)
         most = int(np.bincount(labels).argmax())
-        habits = {
+        usual = {
             name: int(np.bincount(labels[group]).argmax())
             for name, group in seen.groupby("speaker").indices.items()
         }
         majority[rows] = most
         speakers = predictions["speaker"].iloc[rows]
-        speaker[rows] = speakers.map(habits).fillna(most).to_numpy(dtype=int)
-    n = len(index)
-    return {
-        name: {"wa": float((guess == truth).mean()),
-               "uar": float(uar_of(confusion(truth, guess, n)))}
-        for name, guess in (("majority class of training", majority),
-                            ("each speaker's majority class in training", speaker))
-    }  # fmt: skip
+        by_speaker[rows] = speakers.map(usual).fillna(most).to_numpy(dtype=int)
+    found = {}
+    for name, predicted in (("majority class of training", majority),
+                            ("each speaker's majority class in training", by_speaker)):  # fmt: skip
+        scores = scores_of(truth, predicted, len(index))
+        found[name] = {"wa": scores["wa"], "uar": scores["uar"]}
+    return found
 
 
-def _leak_warnings(leakage: Mapping[str, int]) -> list[str]:
+def _leakage_warnings(leakage: Mapping[str, int]) -> list[str]:
+    speakers = leakage.get("test_speakers")
     warnings = []
     if leakage.get("shared_speakers"):
         warnings.append(
-            f"{leakage['shared_speakers']} of {leakage['test_speakers']} test speakers were also "
+            f"{leakage['shared_speakers']} of {speakers} test speakers were also "
             "trained on: the score is not what a new speaker would get."
         )
-    if leakage.get("test_speakers") == 0:
+    if speakers == 0:
         warnings.append(
             "The test clips' speakers are unknown, so they may have been trained on: the score is "
             "not what a new speaker would get."
@@ -342,8 +353,6 @@ def _leak_warnings(leakage: Mapping[str, int]) -> list[str]:
             f"{leakage['halves']} test clips are cut from a recording whose other part was "
             "trained on."
         )
-    if 0 < leakage.get("test_speakers", 0) < 5:
-        warnings.append(
-            f"Test speakers: only {leakage['test_speakers']}, so the interval is a rough guide."
-        )
+    if speakers and speakers < 5:
+        warnings.append(f"Test speakers: only {speakers}, so the interval is a rough guide.")
     return warnings

@@ -1,14 +1,16 @@
-"""The tables and facts of a run's folder, written whole and read as they were."""
+"""Tables and facts in a run's folder, and the audio files that their rows are about."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from ser_embed.errors import HeadError
+from ser_embed.audio import AudioFile
+from ser_embed.errors import AudioError, HeadError
 
-__all__ = ["read_table", "write_json"]
+__all__ = ["find_originals", "read_table", "write_json"]
 
 _TEXT_COLUMNS = (
     "path", "corpus", "speaker", "gender", "emotion", "intensity", "label", "predicted", "sha256",
@@ -34,8 +36,41 @@ def read_table(path: Path) -> pd.DataFrame:
         raise HeadError(f"{path}: can't be read ({error}); train again") from error
 
 
-def write_json(path: Path, told: dict[str, Any]) -> None:
+def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write a file that is there whole or, killed or on a full disk, not at all."""
     temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(told))
+    temporary.write_text(json.dumps(content))
     temporary.replace(path)
+
+
+def find_originals(clips: pd.DataFrame, roots: Sequence[Path]) -> list[Path | None]:
+    """Find the audio file of each clip; one whose bytes have changed is not it.
+
+    Args:
+        clips: With `path`, relative to the folder its corpus was in, and `sha256`.
+        roots: Folders to look in: the corpora's own, or folders above them.
+
+    Returns:
+        A path for each row, None where there is no such file.
+    """
+    named: dict[str, list[Path]] = {}
+    found: list[Path | None] = []
+    for path, sha256 in clips[["path", "sha256"]].itertuples(index=False, name=None):
+        file = _first([root / path for root in roots], sha256)
+        if file is None:
+            if not named:
+                for one in (one for root in roots if root.is_dir() for one in AudioFile.find(root)):
+                    named.setdefault(one.name, []).append(one)
+            file = _first(named.get(Path(path).name, []), sha256)
+        found.append(file)
+    return found
+
+
+def _first(candidates: Sequence[Path], sha256: str) -> Path | None:
+    for path in candidates:
+        try:
+            if AudioFile(path).sha256() == sha256:
+                return path
+        except AudioError:  # not there, or not to be read
+            continue
+    return None

@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from ser_embed.errors import SerEmbedError
-from ser_embed.reports import confusion, uar_of
+from ser_embed.reports import scores_of
 from ser_embed.splits import Split
 from ser_embed.train.data import Batches
 from ser_embed.train.perturb import mask, mix
@@ -227,9 +227,9 @@ class _Fit:
         self.history.epoch.append(epoch)
         self.history.train_loss.append(loss)
         self.history.val_loss.append(float(val_loss))
-        matrix = confusion(truth, predicted, len(self.weights))
-        self.history.val_uar.append(float(uar_of(matrix)))
-        self.history.val_wa.append(float((truth == predicted).mean()))
+        scores = scores_of(truth, predicted, len(self.weights))
+        self.history.val_uar.append(scores["uar"])
+        self.history.val_wa.append(scores["wa"])
 
     def _train(self, order: torch.Tensor) -> float:
         """Train on the clips in this order; return the loss, averaged as cross-entropy is.

@@ -21,7 +21,7 @@ from ser_embed import __version__
 from ser_embed.corpora import CORPORA, LabelScheme
 from ser_embed.encoders import ENCODERS
 from ser_embed.errors import HeadError
-from ser_embed.reports import Report, evaluate, plot_history, read_table, save_plot, write_json
+from ser_embed.reports import Plot, Report, read_table, write_json
 from ser_embed.splits import Split, audit
 from ser_embed.train.data import Labelled
 from ser_embed.train.loop import History
@@ -146,7 +146,7 @@ def predictions_table(
         raw: The same before calibration, (n, C).
 
     Returns:
-        What `report.evaluate` takes.
+        What `Report.of` takes.
     """
     names = np.array(classes, dtype=object)
     told = table[[*_OF_THE_CLIP]].copy()
@@ -226,7 +226,7 @@ def write_history(folder: Path, histories: Sequence[History]) -> None:
         for number, history in enumerate(histories, start=1):
             writer.writerows([number, *row] for row in zip(*history.columns.values(), strict=True))
     first = histories[0]
-    save_plot(plot_history(first.columns, first.best), folder / "history.png")
+    Plot.history(first.columns, first.best).save(folder / "history.png")
 
 
 @dataclass
@@ -277,7 +277,7 @@ def report_of(folds: Sequence[Fold], clips: Labelled, title: str, seed: int) -> 
     training = pd.concat([fold.training for fold in folds], ignore_index=True)
     if len(folds) == 1:
         predictions, training = predictions.drop(columns="fold"), training.drop(columns="fold")
-    return evaluate(
+    return Report.of(
         title, predictions, clips.classes,
         training=training, leakage=leakage, warnings=warnings, seed=seed,
     )  # fmt: skip

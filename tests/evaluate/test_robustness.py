@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from stores import write_store
 
 from ser_embed.audio.conditions import CONDITIONS
 from ser_embed.audio.decoding import load_audio
@@ -165,3 +166,15 @@ def test_bad_options_are_named(
     status, _, error = command(tmp_path)
     assert status == 1
     assert f"{tmp_path}: no trained head there" in error
+
+
+def test_stores_say_where_their_corpora_were(tmp_path: Path) -> None:
+    for corpus in ("ravdess", "tess"):
+        (tmp_path / corpus).mkdir()
+        store = write_store(tmp_path / corpus, corpus)
+        shutil.move(store, tmp_path / store.name)
+    assert robustness._roots_of(tmp_path, ["tess", "urdu"]) == [tmp_path / "tess"]
+    assert robustness._roots_of(tmp_path, ["ravdess", "tess"]) == [
+        tmp_path / "ravdess",
+        tmp_path / "tess",
+    ]

@@ -1,4 +1,4 @@
-"""What stands behind a score, against sums written out and against a real corpus's names."""
+"""The parts of the page, against sums written out and against a real corpus's names."""
 
 from pathlib import Path
 
@@ -15,10 +15,10 @@ from ser_embed.reports.breakdown import (
     corpus_facts,
     groups_of,
     length_of,
-    mistakes,
+    most_confident_errors,
     risk_coverage,
 )
-from ser_embed.reports.scores import evaluate
+from ser_embed.reports.scores import Report
 
 CLASSES = ("positive", "neutral", "negative")
 
@@ -44,17 +44,17 @@ def test_risk_and_coverage_are_the_counts_above_each_threshold(
     clips: list[tuple[float, bool]],
 ) -> None:
     confidence, correct = (np.array(column) for column in zip(*clips, strict=True))
-    told = list(zip(*risk_coverage(confidence, correct), strict=True))
+    rows = list(zip(*risk_coverage(confidence, correct), strict=True))
     expected = []
     for threshold in sorted({c for c, _ in clips}, reverse=True):
         answered = [right for c, right in clips if c >= threshold]
         expected.append(
             (threshold, len(answered) / len(clips), answered.count(False) / len(answered))
         )
-    assert told == [pytest.approx(row) for row in expected]
+    assert rows == [pytest.approx(row) for row in expected]
 
 
-def test_abstention_keeps_the_share_it_says() -> None:
+def test_abstention_keeps_the_share_it_names() -> None:
     rng = np.random.default_rng(1)
     confidence = rng.uniform(0.3, 1, 200)
     truth = rng.integers(0, 3, 200)
@@ -77,52 +77,52 @@ def test_equal_confidences_are_answered_together_or_not_at_all() -> None:
 
 
 def test_each_group_is_scored_as_if_it_were_all() -> None:
-    told = made()
+    clips = made()
     training = pd.DataFrame({"label": ["negative", "neutral"], "speaker": ["x", "y"]})
-    found = groups_of(told, told["gender"], CLASSES, training, seed=3)
+    found = groups_of(clips, clips["gender"], CLASSES, training, seed=3)
     assert list(found) == ["female", "male"]
     for name, report in found.items():
-        part = told[told["gender"] == name].reset_index(drop=True)
-        alone = evaluate("", part, CLASSES, training=training, leakage={}, seed=3)
+        part = clips[clips["gender"] == name].reset_index(drop=True)
+        alone = Report.of("", part, CLASSES, training=training, leakage={}, seed=3)
         assert (report.uar, report.uar_ci, report.clips) == (alone.uar, alone.uar_ci, len(part))
         assert report.ci_by == "speakers"
-    assert sum(report.clips for report in found.values()) == len(told)
+    assert sum(report.clips for report in found.values()) == len(clips)
 
 
 def test_lengths_are_named_by_whole_seconds_in_their_order() -> None:
-    told = made(5).assign(seconds=[0.2, 2.0, 2.99, 10.0, 3600.0])
-    names = length_of(told["seconds"])
+    clips = made(5).assign(seconds=[0.2, 2.0, 2.99, 10.0, 3600.0])
+    names = length_of(clips["seconds"])
     assert names.tolist() == ["0 to 1 s", "2 to 3 s", "2 to 3 s", "10 s or more", "10 s or more"]
     training = pd.DataFrame({"label": ["negative"], "speaker": ["x"]})
-    found = groups_of(told, names, CLASSES, training, seed=0)
+    found = groups_of(clips, names, CLASSES, training, seed=0)
     assert list(found) == ["0 to 1 s", "2 to 3 s", "10 s or more"]
 
 
-def test_the_surest_mistakes_come_first() -> None:
-    told = made()
-    worst = mistakes(told, most=7)
-    wrong = told[told["label"] != told["predicted"]]
+def test_the_most_confident_errors_come_first() -> None:
+    clips = made()
+    worst = most_confident_errors(clips, most=7)
+    wrong = clips[clips["label"] != clips["predicted"]]
     top = wrong[[f"p_{name}" for name in CLASSES]].max(axis=1).nlargest(7)
-    assert [one.p_predicted for one in worst] == top.tolist()
-    for one in worst:
-        row = told.iloc[one.row]
-        assert (one.label, one.predicted) == (row["label"], row["predicted"])
-        assert one.p_label == row[f"p_{row['label']}"] < one.p_predicted
-    assert mistakes(told.assign(predicted=told["label"])) == []
+    assert worst["confidence"].tolist() == top.tolist()
+    for row, one in worst.iterrows():
+        clip = clips.loc[row]
+        assert (one["label"], one["predicted"]) == (clip["label"], clip["predicted"])
+        assert one["confidence_true"] == clip[f"p_{clip['label']}"] < one["confidence"]
+    assert most_confident_errors(clips.assign(predicted=clips["label"])).empty
 
 
-def test_urdu_gives_its_classes_away_by_who_speaks(shared: Path) -> None:
-    """Known of this corpus: 26 of 29 speakers have one emotion; a guess is right on 95 of 100."""
+def test_urdus_speakers_give_its_classes_away(shared: Path) -> None:
+    """Known of this corpus: 26 of 29 speakers have one emotion; they alone are right on 95 %."""
     listing = read_corpus(shared / "corpora/urdu", "urdu")
     clips = pd.DataFrame({
         "corpus": "urdu", "speaker": [u.speaker for u in listing.utterances],
         "label": [u.emotion for u in listing.utterances],
     })  # fmt: skip
-    (told,) = corpus_facts(clips, ("angry", "happy", "neutral", "sad"), 0)
-    assert (told.clips, told.speakers, told.one_class) == (400, 29, 26)
-    assert told.habit_wa == pytest.approx(0.95, abs=0.02)
-    assert told.majority_uar == 0.25
-    (remark,) = told.remarks
+    (facts,) = corpus_facts(clips, ("angry", "happy", "neutral", "sad"), 0)
+    assert (facts.clips, facts.speakers, facts.one_class) == (400, 29, 26)
+    assert facts.speaker_wa == pytest.approx(0.95, abs=0.02)
+    assert facts.majority_uar == 0.25
+    (remark,) = facts.remarks
     assert remark.startswith("26 of 29 speakers have clips of one class only.")
 
 
@@ -132,18 +132,18 @@ def test_tess_is_two_voices(shared: Path) -> None:
         "corpus": "tess", "speaker": [u.speaker for u in listing.utterances],
         "label": [u.emotion for u in listing.utterances],
     })  # fmt: skip
-    (told,) = corpus_facts(clips, sorted(set(clips["label"])), 0)
-    assert (told.speakers, told.one_class) == (2, 0)
-    assert told.habit_uar < 0.25
-    (remark,) = told.remarks
+    (facts,) = corpus_facts(clips, sorted(set(clips["label"])), 0)
+    assert (facts.speakers, facts.one_class) == (2, 0)
+    assert facts.speaker_uar < 0.25
+    (remark,) = facts.remarks
     assert remark.startswith("It has 2 speakers")
     assert remark.endswith("a split by speaker tests 1 voice.")
 
 
-def test_speakers_that_nobody_names_are_said() -> None:
-    told = made(30).assign(speaker="", corpus="x")
-    (facts,) = corpus_facts(told, CLASSES, 0)
+def test_unknown_speakers_are_remarked() -> None:
+    clips = made(30).assign(speaker="", corpus="x")
+    (facts,) = corpus_facts(clips, CLASSES, 0)
     assert facts.speakers == facts.one_class == 0
     assert facts.remarks == ["Its speakers are unknown: no split of it can keep them apart."]
-    (few,) = corpus_facts(told.head(2), CLASSES, 0)  # fewer clips than fifths
+    (few,) = corpus_facts(clips.head(2), CLASSES, 0)  # fewer clips than fifths
     assert few.clips == 2

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import matplotlib.image
@@ -10,16 +11,7 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ser_embed.reports.plots import (
-    plot_confusion,
-    plot_groups,
-    plot_history,
-    plot_intervals,
-    plot_reliability,
-    plot_risk_coverage,
-    plot_transfer,
-    save_plot,
-)
+from ser_embed.reports.plots import Plot
 
 CLASSES = ("positive", "neutral", "negative")
 MATRIX = np.array([[8, 1, 1], [0, 0, 0], [3, 2, 15]])
@@ -30,27 +22,26 @@ RIGHT = np.array([True, True, False, True, True])
 
 
 def draw(kind: str, ax: Axes | None = None) -> Axes:
-    if kind == "confusion":
-        return plot_confusion(MATRIX, CLASSES, ax=ax)
-    if kind == "reliability":
-        return plot_reliability(PROBABLE, RIGHT, 0.123, ax=ax)
-    if kind == "history":
-        return plot_history(HISTORY, 2, ax=ax)
-    if kind == "risk":
-        return plot_risk_coverage(np.array([0.2, 0.6, 1.0]), np.array([0.0, 0.1, 0.3]), ax=ax)
-    if kind == "intervals":
-        return plot_intervals(["clean", "noise"], [0.8, 0.6], [(0.7, 0.9), (0.5, 0.7)], 0.3, ax=ax)
-    if kind == "transfer":
-        return plot_transfer(np.array([[0.9, 0.4, 0.3]]), ["a"], ["a", "b", "c"], ax=ax)
-    return plot_groups(["a", "b"], [0.4, 0.8], 0.6, ax=ax)
+    pairs = [(0.7, 0.9), (0.5, 0.7)]
+    plots: dict[str, Callable[[], Plot]] = {
+        "confusion": lambda: Plot.confusion(MATRIX, CLASSES, ax=ax),
+        "reliability": lambda: Plot.reliability(PROBABLE, RIGHT, 0.123, ax=ax),
+        "history": lambda: Plot.history(HISTORY, 2, ax=ax),
+        "risk": lambda: Plot.risk_coverage(np.array([0.2, 0.6, 1]), np.array([0, 0.1, 0.3]), ax=ax),
+        "intervals": lambda: Plot.intervals(["clean", "noise"], [0.8, 0.6], pairs, 0.3, ax=ax),
+        "models": lambda: Plot.models(["mini", "wavlm"], [0.8, 0.6], pairs, 0.3, ax=ax),
+        "transfer": lambda: Plot.transfer(np.array([[0.9, 0.4, 0.3]]), ["a"], list("abc"), ax=ax),
+        "groups": lambda: Plot.groups(["a", "b"], [0.4, 0.8], 0.6, ax=ax),
+    }
+    return plots[kind]().ax
 
 
-KINDS = ["confusion", "reliability", "history", "groups", "risk", "intervals", "transfer"]
+KINDS = ["confusion", "reliability", "history", "groups", "risk", "intervals", "models", "transfer"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_plot_is_a_png(kind: str, tmp_path: Path) -> None:
-    save_plot(draw(kind), tmp_path / "x.png")
+    Plot(draw(kind)).save(tmp_path / "x.png")
     image = matplotlib.image.imread(tmp_path / "x.png")
     assert (tmp_path / "x.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
     assert image.shape[0] > 200
@@ -104,17 +95,17 @@ def test_groups_are_bars_from_above() -> None:
 
 def test_the_plot_of_many_speakers_stops_growing() -> None:
     """At 130 pixels an inch the renderer refuses more than 504 inches."""
-    ax = plot_groups([f"s{i}" for i in range(500)], [0.5] * 500, 0.5)
+    ax = Plot.groups([f"s{i}" for i in range(500)], [0.5] * 500, 0.5).ax
     assert ax.figure.get_size_inches()[1] == 100  # type: ignore[union-attr]
 
 
 def test_no_window_system_is_asked_for() -> None:
-    code = "import sys, ser_embed.plots; sys.exit('matplotlib.pyplot' in sys.modules)"
+    code = "import sys, ser_embed.reports.plots; sys.exit('matplotlib.pyplot' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_reliability_draws_both_sides_of_the_temperature() -> None:
-    ax = plot_reliability(PROBABLE, RIGHT, 0.1, raw=np.array([0.35, 0.36, 0.32, 0.31, 0.39]))
+    ax = Plot.reliability(PROBABLE, RIGHT, 0.1, raw=np.array([0.35, 0.36, 0.32, 0.31, 0.39])).ax
     before, after = ax.get_lines()[1:]
     assert before.get_xdata() == pytest.approx([(0.35 + 0.36 + 0.32 + 0.31 + 0.39) / 5])
     assert before.get_ydata() == pytest.approx([4 / 5])
@@ -123,7 +114,11 @@ def test_reliability_draws_both_sides_of_the_temperature() -> None:
 
 def test_transfer_has_trained_in_rows_and_tested_in_columns() -> None:
     ax = draw("transfer")
-    told = {(round(t.get_position()[0]), round(t.get_position()[1])): t for t in ax.texts}
-    assert [told[column, 0].get_text() for column in range(3)] == ["90.0", "40.0", "30.0"]
-    assert [told[column, 0].get_fontweight() for column in range(3)] == ["bold", "normal", "normal"]
+    cells = {(round(t.get_position()[0]), round(t.get_position()[1])): t for t in ax.texts}
+    assert [cells[column, 0].get_text() for column in range(3)] == ["90.0", "40.0", "30.0"]
+    assert [cells[column, 0].get_fontweight() for column in range(3)] == [
+        "bold",
+        "normal",
+        "normal",
+    ]
     assert ax.get_xlabel() == "tested on"

@@ -17,7 +17,7 @@ from sklearn.metrics import (
     precision_recall_fscore_support,
 )
 
-from ser_embed.reports.scores import Report, confusion, evaluate, expected_calibration_error, uar_of
+from ser_embed.reports.scores import Report, confusion, expected_calibration_error, uar_of
 
 CLASSES = ("positive", "neutral", "negative")
 CLEAN = {"train": 80, "val": 10, "test": 10, "test_speakers": 9, "shared_speakers": 0,
@@ -49,8 +49,8 @@ def report_of(
 ) -> Report:
     if training is None:
         training = pd.DataFrame({"label": list(CLASSES), "speaker": ["x:a", "x:b", "x:c"]})
-    return evaluate("a test", predictions, options.pop("classes", CLASSES), training=training,
-                    leakage=options.pop("leakage", CLEAN), **options)  # fmt: skip
+    return Report.of("a test", predictions, options.pop("classes", CLASSES), training=training,
+                     leakage=options.pop("leakage", CLEAN), **options)  # fmt: skip
 
 
 # --- scores ----------------------------------------------------------------------------------
@@ -77,11 +77,11 @@ def test_scores_are_scikit_learns(data: st.DataObject, n: int, n_classes: int) -
     assert result.macro_f1 == pytest.approx(expected)
     labels = list(range(n_classes))
     assert result.matrix == confusion_matrix(truth, predicted, labels=labels).tolist()
-    told = precision_recall_fscore_support(truth, predicted, labels=labels, zero_division=0)
+    columns = precision_recall_fscore_support(truth, predicted, labels=labels, zero_division=0)
     for i, name in enumerate(classes):
         row = result.per_class[name]
         assert [row[k] for k in ("precision", "recall", "f1", "support")] == pytest.approx(
-            [column[i] for column in told]
+            [column[i] for column in columns]
         )
 
 
@@ -141,7 +141,7 @@ def test_probabilities_that_keep_their_word_have_no_calibration_error() -> None:
     assert expected_calibration_error(np.sqrt(confidence), correct) > 0.1
 
 
-def test_both_calibration_errors_are_told() -> None:
+def test_both_calibration_errors_are_reported() -> None:
     table = predictions_of([0, 1, 2, 0], [0, 1, 2, 1], sure=0.75, raw_confidence=0.95)
     result = report_of(table)
     assert result.ece == pytest.approx(0)
@@ -202,8 +202,8 @@ def test_the_interval_is_the_seeds_and_the_tables_in_any_order() -> None:
 # --- baselines -------------------------------------------------------------------------------
 
 
-def test_guesses_by_hand_where_speakers_have_one_emotion() -> None:
-    """As in URDU: who speaks says almost what is felt, so a split by clips rewards the voice."""
+def test_baselines_by_hand_where_speakers_have_one_emotion() -> None:
+    """As in URDU: the speaker almost determines the emotion, so a random split measures it."""
     training = pd.DataFrame({
         "label": ["positive"] * 5 + ["negative"] * 6 + ["neutral"],
         "speaker": ["u:1"] * 5 + ["u:2"] * 6 + ["u:1"],
@@ -211,11 +211,11 @@ def test_guesses_by_hand_where_speakers_have_one_emotion() -> None:
     table = predictions_of([0, 0, 2, 1, 1], [0, 0, 0, 0, 0], ["u:1", "u:1", "u:2", "u:1", "u:9"])
     majority, speaker = report_of(table, training).baselines.values()
     assert majority == {"wa": 0.2, "uar": pytest.approx(1 / 3)}  # negative for everyone
-    # u:1 positive, u:2 negative, and u:9, never heard, the majority.
+    # u:1 positive, u:2 negative, and u:9, unseen, the majority.
     assert speaker == {"wa": 0.6, "uar": pytest.approx(2 / 3)}
 
 
-def test_guesses_are_made_fold_by_fold() -> None:
+def test_baselines_are_made_fold_by_fold() -> None:
     table = predictions_of([0, 1], [0, 0], ["a", "a"], fold=["1", "2"])
     training = pd.DataFrame({
         "label": ["positive", "positive", "neutral", "neutral"], "speaker": ["b", "c", "b", "c"],
@@ -226,7 +226,7 @@ def test_guesses_are_made_fold_by_fold() -> None:
     assert all(scores["wa"] == 0.0 for scores in report_of(table, swapped).baselines.values())
 
 
-# --- what is said beside the score -----------------------------------------------------------
+# --- warnings -----------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -239,7 +239,7 @@ def test_guesses_are_made_fold_by_fold() -> None:
         ({"test_speakers": 0}, "speakers are unknown"),
     ],
 )
-def test_what_leaks_is_said_in_the_report(
+def test_leakage_is_a_warning_in_the_report(
     leak: dict[str, int], said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     result = report_of(predictions_of([0, 1, 2], [0, 1, 2]), leakage={**CLEAN, **leak})
@@ -250,6 +250,7 @@ def test_what_leaks_is_said_in_the_report(
     shown = capsys.readouterr().out
     assert f"careful: {result.warnings[0]}" in shown
     assert shown.startswith(result.headline)
+    assert f"no-audio baseline: UAR {result.baseline:.3f}" in shown
     assert "report: somewhere/report.md" in shown
 
 
@@ -294,10 +295,11 @@ def test_the_files_of_a_report(tmp_path: Path, truth: list[int]) -> None:
         "by_corpus.png", "by_gender.png", "by_speaker.png", "confusion.png", "predictions.csv",
         "reliability.png", "report.json", "report.md",
     ]  # fmt: skip
-    told = json.loads((folder / "report.json").read_text("utf-8"), parse_constant=refuse)
-    assert told["uar"] == result.uar
-    assert told["uar_ci"] == list(result.uar_ci)
-    assert told["matrix"] == result.matrix
+    saved = json.loads((folder / "report.json").read_text("utf-8"), parse_constant=refuse)
+    assert saved["uar"] == result.uar
+    assert saved["uar_ci"] == list(result.uar_ci)
+    assert saved["matrix"] == result.matrix
+    assert Report.load(folder).scores == result.scores
     assert (folder / "report.md").read_text("utf-8") == result.to_markdown()
     again = pd.read_csv(folder / "predictions.csv")
     assert again["path"].tolist() == table["path"].tolist()

@@ -445,7 +445,7 @@ def test_what_is_printed_without_json(
     assert re.match(
         r"UAR 0\.\d+ \[0\.\d+, [01]\.\d+\]  WA 0\.\d+  macro-F1 0\.\d+  on \d+ clips", lines[0]
     )
-    assert any("guessing without listening: UAR 0." in line for line in lines)
+    assert any("no-audio baseline: UAR 0." in line for line in lines)
     assert lines[-1].startswith(f"report: {tmp_path}")
 
 

@@ -6,10 +6,9 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from stores import write_store
 
 from ser_embed.audio import AudioFile
-from ser_embed.reports.originals import find_originals, roots_of
+from ser_embed.reports.tables import find_originals
 
 
 @pytest.fixture
@@ -46,12 +45,3 @@ def test_a_file_with_other_bytes_is_another(tree: tuple[Path, pd.DataFrame]) -> 
     assert find_originals(clips, [root]) == [None, root / "b/one.wav", None]
     assert find_originals(clips, []) == [None] * 3
     assert find_originals(clips, [root / "none"]) == [None] * 3
-
-
-def test_stores_say_where_their_corpora_were(tmp_path: Path) -> None:
-    for corpus in ("ravdess", "tess"):
-        (tmp_path / corpus).mkdir()
-        store = write_store(tmp_path / corpus, corpus)
-        shutil.move(store, tmp_path / store.name)
-    assert roots_of(tmp_path, ["tess", "urdu"]) == [tmp_path / "tess"]
-    assert roots_of(tmp_path, ["ravdess", "tess"]) == [tmp_path / "ravdess", tmp_path / "tess"]
