@@ -50,7 +50,7 @@ def batches(files: list[Path], size: int) -> Iterator[list[Path]]:
 
 def references(files: list[Path], size: int, work: Path) -> Contestants:
     """Return what others do: transformers, and engines around an exported network."""
-    loaded, _ = load_checkpoint("random-base", 0, 0)
+    loaded = load_checkpoint("random-base", 0, 0)
     model = loaded.model.eval()
     prepare = transformers.Wav2Vec2FeatureExtractor(do_normalize=True)
 

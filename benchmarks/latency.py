@@ -24,7 +24,7 @@ from ser_embed.audio.cutting import SAMPLE_RATE
 from ser_embed.audio.decoding import load_audio
 from ser_embed.audio.voice import gate_name
 from ser_embed.bundled import DEMO_CORPUS
-from ser_embed.encoders.backends import BackendName, Precision
+from ser_embed.encoders.registry import BackendName, Precision
 from ser_embed.extract.stage import ExtractConfig, extract
 from ser_embed.live.listener import Listener
 from ser_embed.live.ring import FilePlayer, Ring

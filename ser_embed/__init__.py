@@ -20,7 +20,8 @@ if TYPE_CHECKING:
         read_corpus,
         read_csv,
     )
-    from ser_embed.encoders import ENCODERS, denormalise, load_encoder, normalise
+    from ser_embed.encoders import ENCODERS, load_encoder
+    from ser_embed.encoders.frozen import denormalise, normalise
     from ser_embed.errors import SerEmbedError
     from ser_embed.heads import HEADS
     from ser_embed.predict import Classifier, Prediction
@@ -36,7 +37,8 @@ else:
             "corpora": [
                 "CORPORA", "SCHEMES", "LabelScheme", "Utterance", "read_corpus", "read_csv",
             ],
-            "encoders": ["ENCODERS", "denormalise", "load_encoder", "normalise"],
+            "encoders": ["ENCODERS", "load_encoder"],
+            "encoders.frozen": ["denormalise", "normalise"],
             "errors": ["SerEmbedError"],
             "heads": ["HEADS"],
             "predict": ["Classifier", "Prediction"],

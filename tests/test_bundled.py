@@ -17,8 +17,8 @@ from ser_embed.bundled import BUNDLED_ENCODERS, BUNDLED_HEADS, DEMO_CORPUS, chan
 from ser_embed.corpora.folders import read_corpus
 from ser_embed.corpora.labels import load_scheme
 from ser_embed.encoders import checkpoints as checkpoints
-from ser_embed.encoders.checkpoints import ENCODERS
 from ser_embed.encoders.frozen import load_encoder
+from ser_embed.encoders.registry import ENCODERS
 from ser_embed.errors import EncoderError
 from ser_embed.heads.checkpoint import read_card
 from ser_embed.predict.classifier import Classifier

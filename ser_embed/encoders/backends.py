@@ -16,22 +16,18 @@ import threading
 import warnings
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import nn
 
+from ser_embed.encoders.registry import BackendName, Precision
 from ser_embed.errors import EncoderError, MissingExtra
 
-__all__ = [
-    "Backend", "BackendName", "Precision", "cache_folder", "choose_backend", "make_backend",
-]  # fmt: skip
+__all__ = ["Backend", "cache_folder", "choose_backend", "make_backend"]
 
 log = logging.getLogger(__name__)
-
-BackendName = Literal["auto", "torch", "openvino"]
-Precision = Literal["fp32", "bf16"]
 
 
 class Backend(Protocol):
@@ -69,8 +65,7 @@ class TorchBackend:
 
 def cache_folder() -> Path:
     """Return where converted networks are kept: $SER_EMBED_CACHE, else ~/.cache/ser_embed."""
-    told = os.environ.get("SER_EMBED_CACHE")
-    return Path(told) if told else Path("~/.cache/ser_embed").expanduser()
+    return Path(os.environ.get("SER_EMBED_CACHE") or "~/.cache/ser_embed").expanduser()
 
 
 class OpenVINOBackend:
@@ -110,20 +105,20 @@ class OpenVINOBackend:
             inputs = [waveforms] if mask is None else [waveforms, mask]
             return self.compiled[masked](inputs)[0]
 
-    def _place(self, masked: bool) -> Path:
+    def _kept_at(self, masked: bool) -> Path:
         versions = [metadata.version(name) for name in ("openvino", "torch", "transformers")]
-        told = json.dumps([self.fingerprint, masked, _CONVERSION, versions])
-        return cache_folder() / "openvino" / hashlib.sha256(told.encode()).hexdigest()[:24]
+        text = json.dumps([self.fingerprint, masked, _CONVERSION, versions])
+        return cache_folder() / "openvino" / hashlib.sha256(text.encode()).hexdigest()[:24]
 
     def _kept(self, masked: bool) -> Any:
         """Return the network converted earlier, None if there is none that is whole."""
-        place = self._place(masked)
+        folder = self._kept_at(masked)
         try:
-            if not self.fingerprint or _digests(place) != json.loads(
-                (place / "digests.json").read_text()
+            if not self.fingerprint or _digests(folder) != json.loads(
+                (folder / "digests.json").read_text()
             ):
                 return None
-            return self.core.read_model(place / "network.xml")
+            return self.core.read_model(folder / "network.xml")
         except (OSError, ValueError, RuntimeError):
             return None
 
@@ -143,24 +138,24 @@ class OpenVINOBackend:
             warnings.simplefilter("ignore")  # tracing remarks on every branch that it freezes
             model = openvino.convert_model(self.network, example_input=example, input=shapes)
         if self.fingerprint:
-            self._keep(model, self._place(masked))
+            self._keep(model, self._kept_at(masked))
         return model
 
-    def _keep(self, model: Any, place: Path) -> None:
+    def _keep(self, model: Any, target: Path) -> None:
         """Keep a converted network; that it can't be kept costs the next start a conversion."""
         import openvino
 
         try:
-            place.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=place.parent) as folder:
-                written = Path(folder) / "new"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=target.parent) as temporary:
+                written = Path(temporary) / "new"
                 written.mkdir()
                 openvino.save_model(model, written / "network.xml", compress_to_fp16=False)
                 (written / "digests.json").write_text(json.dumps(_digests(written)))
-                shutil.rmtree(place, ignore_errors=True)  # one that is damaged
-                written.rename(place)
+                shutil.rmtree(target, ignore_errors=True)  # one that is damaged
+                written.rename(target)
         except (OSError, RuntimeError) as error:
-            log.info("%s: the converted network can't be kept (%s)", place, error)
+            log.info("%s: the converted network can't be kept (%s)", target, error)
 
 
 _WIDE = 32  # channels of a group

@@ -5,7 +5,6 @@ A checkpoint that lacks a tensor is refused: transformers would draw it at rando
 
 import hashlib
 import logging
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -19,81 +18,14 @@ from torch import nn
 
 from ser_embed.bundled import BUNDLED_ENCODERS, changed_files
 from ser_embed.encoders.logmel import HOP, WINDOW, LogMel
-from ser_embed.encoders.postprocess import Layer
+from ser_embed.encoders.registry import ENCODERS, Layer
 from ser_embed.errors import EncoderError
 
-__all__ = ["ENCODERS", "Checkpoint", "EncoderSpec", "fingerprint", "load_checkpoint"]
+__all__ = ["Checkpoint", "fingerprint", "load_checkpoint"]
 
 log = logging.getLogger(__name__)
 
 _FAMILIES = ("wav2vec2", "hubert", "wavlm")
-
-
-@dataclass(frozen=True)
-class EncoderSpec:
-    """Where an encoder comes from.
-
-    Attributes:
-        source: `bundled` (a folder that ships), `hub` (Hugging Face), `seeded` (untrained
-            weights drawn from a seed), `torchaudio` (one of its bundles) or `spectrum` (no
-            network at all).
-        location: Folder name, hub id, configuration name or bundle name.
-        licence: Licence of the weights.
-        about: One line for people.
-    """
-
-    source: Literal["bundled", "hub", "seeded", "torchaudio", "spectrum"]
-    location: str
-    licence: str
-    about: str
-
-
-ENCODERS: dict[str, EncoderSpec] = {
-    "mini": EncoderSpec(
-        "bundled", "mini", "CC BY-NC-SA 4.0", "5.6 M, ships with the project, no network"),
-    "mini-open": EncoderSpec(
-        "bundled", "mini-open", "CC BY 4.0", "the same without nEMO, for any use"),
-    "random-mini": EncoderSpec("seeded", "mini", "MIT", "control: mini's shape, untrained"),
-    "random-base": EncoderSpec("seeded", "base", "MIT", "control: base's shape, untrained"),
-    "wav2vec2-base": EncoderSpec(
-        "hub", "facebook/wav2vec2-base", "Apache-2.0", "95 M, 960 h, self-supervised"),
-    "wav2vec2-base-960h": EncoderSpec(
-        "hub", "facebook/wav2vec2-base-960h", "Apache-2.0", "95 M, ASR; the paper's"),
-    "wav2vec2-large": EncoderSpec(
-        "hub", "facebook/wav2vec2-large", "Apache-2.0", "317 M, 960 h, self-supervised"),
-    "wav2vec2-large-960h-lv60-self": EncoderSpec(
-        "hub", "facebook/wav2vec2-large-960h-lv60-self", "Apache-2.0", "317 M, fine-tuned for ASR"),
-    "xlsr-53": EncoderSpec(
-        "hub", "facebook/wav2vec2-large-xlsr-53", "Apache-2.0", "317 M, 53 languages"),
-    "xlsr-53-english": EncoderSpec(
-        "hub", "jonatasgrosman/wav2vec2-large-xlsr-53-english", "Apache-2.0",
-        "317 M, fine-tuned for English ASR"),
-    "hubert-base": EncoderSpec("hub", "facebook/hubert-base-ls960", "Apache-2.0", "95 M, 960 h"),
-    "hubert-large": EncoderSpec(
-        "hub", "facebook/hubert-large-ll60k", "Apache-2.0", "317 M, 60 kh"),
-    "wavlm-base-plus": EncoderSpec(
-        "hub", "microsoft/wavlm-base-plus", "CC BY-SA 3.0", "95 M, 94 kh"),
-    "wavlm-large": EncoderSpec("hub", "microsoft/wavlm-large", "CC BY-SA 3.0", "317 M, 94 kh"),
-    "torchaudio-base-960h": EncoderSpec(
-        "torchaudio", "WAV2VEC2_ASR_BASE_960H", "MIT",
-        "the paper's weights through torchaudio (its CTC head now keeps 29 of 32 outputs)"),
-    "log-mel": EncoderSpec(
-        "spectrum", "", "MIT", "no network: a spectrogram of 64 mel bands, for the head cnn"),
-}  # fmt: skip
-"""The encoders that have a name."""
-
-
-def _base_config() -> transformers.PretrainedConfig:
-    return transformers.Wav2Vec2Config()  # its defaults are wav2vec2-base's
-
-
-def _mini_config() -> transformers.PretrainedConfig:
-    return transformers.AutoConfig.from_pretrained(BUNDLED_ENCODERS / "mini")
-
-
-_SEEDED: Mapping[str, Callable[[], transformers.PretrainedConfig]] = {
-    "base": _base_config, "mini": _mini_config,
-}  # fmt: skip
 
 
 # --- loading ---------------------------------------------------------------------------------
@@ -111,6 +43,7 @@ class Checkpoint:
         masks: Whether padding with a mask leaves a clip's output unchanged.
         do_normalize: Whether the input is scaled to zero mean and unit variance.
         trained: False for seeded weights.
+        library: Whose model it is.
     """
 
     model: nn.Module
@@ -120,6 +53,7 @@ class Checkpoint:
     masks: bool
     do_normalize: bool
     trained: bool
+    library: Literal["transformers", "torchaudio", "spectrum"] = "transformers"
 
 
 def _of_transformers(model: Any, do_normalize: bool, trained: bool) -> Checkpoint:
@@ -132,8 +66,12 @@ def _of_transformers(model: Any, do_normalize: bool, trained: bool) -> Checkpoin
     )  # fmt: skip
 
 
-def _load_seeded(config: transformers.PretrainedConfig, layer: Layer, seed: int) -> Checkpoint:
+def _load_seeded(shape: str, layer: Layer, seed: int) -> Checkpoint:
     kind = transformers.AutoModelForCTC if layer == "logits" else transformers.AutoModel
+    if shape == "base":
+        config: Any = transformers.Wav2Vec2Config()  # its defaults are wav2vec2-base's
+    else:
+        config = transformers.AutoConfig.from_pretrained(BUNDLED_ENCODERS / shape)
     torch.default_generator.manual_seed(seed)  # unlike torch.manual_seed, the CPU's alone
     model = kind.from_config(config)
     return _of_transformers(model, do_normalize=True, trained=False)
@@ -202,7 +140,7 @@ def _cannot_load(name: str, source: str, error: Exception) -> str:
     if Path(source).is_dir():
         return f"{name}: not a loadable encoder folder ({reason})"
     return (
-        f"{name}: {source} is neither in the local cache nor to be had from the hub ({reason}). "
+        f"{name}: {source} is neither in the local cache nor available from the hub ({reason}). "
         "Without a network use the bundled encoder, --encoder mini, or the folder of a checkpoint "
         f"in transformers' format. Encoders with a name: {', '.join(ENCODERS)}"
     )
@@ -218,6 +156,7 @@ def _load_torchaudio(name: str, bundle_name: str) -> Checkpoint:
     return Checkpoint(
         model, tuple(k for _, k, _ in shapes), tuple(s for _, _, s in shapes),
         bundle._params["encoder_num_layers"], masks=False, do_normalize=False, trained=True,
+        library="torchaudio",
     )  # fmt: skip
 
 
@@ -225,20 +164,18 @@ def _load_spectrum(name: str, layer: Layer) -> Checkpoint:
     if layer == "logits":
         raise EncoderError(f"{name}: has no CTC head, so --layer logits can't be")
     return Checkpoint(
-        LogMel(), (WINDOW,), (HOP,), 0, masks=True, do_normalize=True, trained=True
+        LogMel(), (WINDOW,), (HOP,), 0, masks=True, do_normalize=True, trained=True,
+        library="spectrum",
     )  # fmt: skip
 
 
-def load_checkpoint(name: str, layer: Layer, seed: int) -> tuple[Checkpoint, str]:
+def load_checkpoint(name: str, layer: Layer, seed: int) -> Checkpoint:
     """Load an encoder by name, hub id or folder.
 
     Args:
         name: Key of `ENCODERS`, hub id, or folder in transformers' format.
         layer: `logits` loads the CTC head too.
         seed: Seed of untrained weights.
-
-    Returns:
-        The checkpoint, and whose model it is: `transformers`, `torchaudio` or `spectrum`.
 
     Raises:
         EncoderError: Not found, not loadable, incomplete, or of another family.
@@ -251,13 +188,13 @@ def load_checkpoint(name: str, layer: Layer, seed: int) -> tuple[Checkpoint, str
                 f"no encoder {name!r}: neither a name ({', '.join(ENCODERS)}), a hub id like "
                 "facebook/wav2vec2-base, nor a folder"
             )
-        return _load_pretrained(name, name, layer), "transformers"
+        return _load_pretrained(name, name, layer)
     if spec.source == "torchaudio":
-        return _load_torchaudio(name, spec.location), "torchaudio"
+        return _load_torchaudio(name, spec.location)
     if spec.source == "spectrum":
-        return _load_spectrum(name, layer), "spectrum"
+        return _load_spectrum(name, layer)
     if spec.source == "hub":
-        return _load_pretrained(name, spec.location, layer), "transformers"
+        return _load_pretrained(name, spec.location, layer)
     if spec.source == "bundled":
         folder = str(BUNDLED_ENCODERS / spec.location)
         if changed := changed_files(Path(folder)):
@@ -265,8 +202,8 @@ def load_checkpoint(name: str, layer: Layer, seed: int) -> tuple[Checkpoint, str
                 f"{name}: {folder} is damaged: {', '.join(changed)} changed since it was made; "
                 "get the project's own files back"
             )
-        return _load_pretrained(name, folder, layer), "transformers"
-    return _load_seeded(_SEEDED[spec.location](), layer, seed), "transformers"
+        return _load_pretrained(name, folder, layer)
+    return _load_seeded(spec.location, layer, seed)
 
 
 def fingerprint(model: nn.Module) -> str:

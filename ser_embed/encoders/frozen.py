@@ -8,32 +8,20 @@ doesn't. Layers above the last one asked for are not run.
 """
 
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
 from ser_embed.audio import Clip
-from ser_embed.encoders.backends import BackendName, Precision, make_backend
-from ser_embed.encoders.checkpoints import (
-    ENCODERS,
-    Checkpoint,
-    EncoderSpec,
-    fingerprint,
-    load_checkpoint,
-)
-from ser_embed.encoders.graph import HiddenStates
-from ser_embed.encoders.postprocess import Layer, Norm, Pool, normalise, pool_time
+from ser_embed.encoders.backends import make_backend
+from ser_embed.encoders.checkpoints import Checkpoint, fingerprint, load_checkpoint
+from ser_embed.encoders.graph import HiddenStates, pool_states, scale_states, unit_variance
+from ser_embed.encoders.registry import BackendName, Layer, Norm, Pool, Precision
 from ser_embed.errors import EncoderError
 
-__all__ = [
-    "ENCODERS", "Encoder", "EncoderSpec", "count_frames", "load_encoder", "pad_batch",
-    "unit_variance",
-]  # fmt: skip
-
-
-# --- networks --------------------------------------------------------------------------------
+__all__ = ["Encoder", "denormalise", "load_encoder", "normalise"]
 
 
 class _TorchaudioStates(nn.Module):
@@ -75,17 +63,17 @@ def load_encoder(
         MissingExtra: The backend isn't installed.
     """
     with torch.random.fork_rng(devices=[]):  # transformers draws weights before it loads them
-        loaded, library = load_checkpoint(name, layer if layer is not None else 0, seed)
+        loaded = load_checkpoint(name, layer if layer is not None else 0, seed)
     if layer is None:
         layer = loaded.n_layers // 2
-    first = 1 if library == "torchaudio" else 0
+    first = 1 if loaded.library == "torchaudio" else 0
     if layer not in ("all", "logits", *range(first, loaded.n_layers + 1)):
         raise EncoderError(
             f"{name}: no layer {layer}; it has {first} to {loaded.n_layers}, 'all' and 'logits'"
         )
     network = loaded.model  # a spectrogram is its own hidden states
-    if library != "spectrum":
-        wrap = _TorchaudioStates if library == "torchaudio" else HiddenStates
+    if loaded.library != "spectrum":
+        wrap = _TorchaudioStates if loaded.library == "torchaudio" else HiddenStates
         network = wrap(loaded.model, layer)
     return Encoder(name, layer, loaded, network, backend, precision)
 
@@ -99,10 +87,16 @@ class Encoder:
     Attributes:
         name: What it was asked for by.
         layer: Layer that it gives.
+        n_layers: Number of transformer layers of the whole model.
         weights: SHA-256 of its weights.
         trained: False for seeded weights.
         masks: Whether clips of different lengths may share a padded batch. If not, only clips
             of exactly equal length do.
+        do_normalize: Whether the input is scaled to zero mean and unit variance.
+        library: Whose model it is: `transformers`, `torchaudio`, or `spectrum` for none.
+        model: The model as its library has it; its upper layers are gone unless `layer` is
+            `all`.
+        network: The same as a map from waveforms (B, S) to hidden states (B, L, T, D).
     """
 
     def __init__(
@@ -112,18 +106,21 @@ class Encoder:
         self.name, self.layer = name, layer
         self.precision: Precision = precision
         self.trained, self.masks = loaded.trained, loaded.masks
-        self.do_normalize = loaded.do_normalize
+        self.do_normalize, self.library = loaded.do_normalize, loaded.library
+        self.n_layers, self.model, self.network = loaded.n_layers, loaded.model, network
         self.kernels, self.strides = loaded.kernels, loaded.strides
         self.weights = fingerprint(loaded.model)
         network.requires_grad_(False)
         # The weights, and all that the configuration changes in how they are used.
         config = getattr(loaded.model, "config", None)
-        told = f"{self.weights} {layer} {config and config.to_json_string()} {network}"
-        self.backend = make_backend(backend, network, precision, told)
+        identity = f"{self.weights} {layer} {config and config.to_json_string()} {network}"
+        self.backend = make_backend(backend, network, precision, identity)
 
     def n_frames(self, n_samples: int) -> int:
         """Return how many frames a clip of so many samples gives (48,000 samples: 149)."""
-        return max(0, count_frames(n_samples, self.kernels, self.strides))
+        for kernel, stride in zip(self.kernels, self.strides, strict=True):
+            n_samples = (n_samples - kernel) // stride + 1
+        return max(0, n_samples)
 
     def encode(self, waveforms: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Encode clips as one batch, or as one per length where the encoder can't mask.
@@ -143,20 +140,40 @@ class Encoder:
                 raise EncoderError(
                     f"a clip of {len(waveform)} samples; {Clip.MIN_SAMPLES} are needed"
                 )
-        ready = [unit_variance(w) if self.do_normalize else w for w in waveforms]
         groups: dict[int, list[int]] = {}
-        for i, waveform in enumerate(ready):
+        for i, waveform in enumerate(waveforms):
             groups.setdefault(0 if self.masks else len(waveform), []).append(i)
-        states: list[np.ndarray] = [np.empty(0)] * len(ready)
+        states: list[np.ndarray] = [np.empty(0)] * len(waveforms)
         for members in groups.values():
-            for i, array in zip(members, self._run([ready[i] for i in members]), strict=True):
-                states[i] = array
+            batch, mask = self.batch([waveforms[i] for i in members], self.do_normalize)
+            for i, array in zip(members, self.backend(batch, mask), strict=True):
+                states[i] = array[:, : self.n_frames(len(waveforms[i]))]  # (L, T, D)
         return states
 
-    def _run(self, waveforms: list[np.ndarray]) -> list[np.ndarray]:
-        lengths = [len(w) for w in waveforms]
-        states = self.backend(*pad_batch(waveforms))  # (B, L, T, D)
-        return [array[:, : self.n_frames(n)] for array, n in zip(states, lengths, strict=True)]
+    @staticmethod
+    def batch(
+        waveforms: Sequence[np.ndarray], do_normalize: bool
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """Stack waveforms (n_samples,) as float32 (B, S), zeros behind the shorter ones.
+
+        Args:
+            waveforms: The clips.
+            do_normalize: Whether each is scaled to zero mean and unit variance.
+
+        Returns:
+            The batch and a mask, True on a clip's own samples, bool (B, S); None if all are as
+            long.
+        """
+        lengths = np.array([len(w) for w in waveforms])
+        batch = np.zeros((len(waveforms), lengths.max()), dtype=np.float32)
+        for row, waveform in zip(batch, waveforms, strict=True):
+            own = row[: len(waveform)]
+            own[:] = waveform
+            if do_normalize:
+                own[:] = unit_variance(torch.from_numpy(own)).numpy()
+        if lengths.min() == lengths.max():
+            return batch, None
+        return batch, np.arange(lengths.max()) < lengths[:, None]
 
     def features(
         self, waveforms: Sequence[np.ndarray], norm: Norm, pool: Pool
@@ -170,41 +187,26 @@ class Encoder:
         """
         results = []
         for states in self.encode(waveforms):
-            features, extent = normalise(states, norm)
+            features, extrema = scale_states(torch.from_numpy(states), norm)
             if pool != "none":
-                results.append((pool_time(features, pool), np.empty(0, dtype=np.float32)))
-            elif self.layer == "all":
-                results.append((features, extent))
-            else:
-                results.append((features[0], extent[0] if extent.size else extent))
+                features, extrema = pool_states(features, pool), extrema.new_empty(0)
+            elif self.layer != "all":
+                features, extrema = features[0], extrema[0] if len(extrema) else extrema
+            results.append((features.numpy(), extrema.numpy()))
         return results
 
 
-Counted = TypeVar("Counted", int, torch.Tensor)
-
-
-def count_frames(n_samples: Counted, kernels: Sequence[int], strides: Sequence[int]) -> Counted:
-    """Return how many frames convolutions without padding make of so many samples."""
-    for kernel, stride in zip(kernels, strides, strict=True):
-        n_samples = (n_samples - kernel) // stride + 1
-    return n_samples
-
-
-def pad_batch(waveforms: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray | None]:
-    """Stack waveforms (n_samples,) as float32 (B, S), zeros behind the shorter ones.
+def normalise(states: np.ndarray, norm: Norm) -> tuple[np.ndarray, np.ndarray]:
+    """Scale hidden states (..., T, D) to [-1, 1]: see `graph.scale_states`.
 
     Returns:
-        The batch and a mask, True on a clip's own samples, bool (B, S); None if all are as long.
+        The scaled states, and the extrema as float32 of shape (..., T, 2), empty with `none`.
     """
-    lengths = [len(w) for w in waveforms]
-    batch = np.zeros((len(waveforms), max(lengths)), dtype=np.float32)
-    for row, waveform in zip(batch, waveforms, strict=True):
-        row[: len(waveform)] = waveform
-    if min(lengths) == max(lengths):
-        return batch, None
-    return batch, np.arange(max(lengths)) < np.asarray(lengths)[:, None]
+    features, extrema = scale_states(torch.from_numpy(states), norm)
+    return features.numpy(), extrema.numpy()
 
 
-def unit_variance(waveform: np.ndarray) -> np.ndarray:
-    """Zero mean and unit variance, as transformers' feature extractor does (epsilon 1e-7)."""
-    return (waveform - waveform.mean()) / np.sqrt(waveform.var() + 1e-7)
+def denormalise(features: np.ndarray, extrema: np.ndarray) -> np.ndarray:
+    """Undo `normalise`: features (..., T, D) and extrema (..., T, 2) to hidden states."""
+    low, high = extrema[..., :1], extrema[..., 1:]
+    return (features.astype(np.float32) + 1) / 2 * (high - low) + low

@@ -1,8 +1,8 @@
-"""The whole classifier as one torch module: waveforms in, probabilities out.
+"""What happens to waveforms before and to hidden states after the encoder, in torch alone.
 
-What `export.py` writes as ONNX, and what a folder for transformers runs (`hub.py`, which takes
-this file as it is: torch alone). Its steps are the encoder's, `features.normalise`,
-`features.pool_time` and `heads.calibrated` in operations that a graph can hold.
+Extraction, fine-tuning, live recognition and exports all go through these functions. `Graph` puts
+them around an encoder and its heads: what is exported as ONNX, and what a folder for transformers
+runs, which takes this file as it is.
 """
 
 from collections.abc import Sequence
@@ -43,25 +43,43 @@ class HiddenStates(nn.Module):
 
 
 def unit_variance(waveforms: torch.Tensor) -> torch.Tensor:
-    """Scale each clip of (B, S) to zero mean and unit variance (epsilon 1e-7)."""
-    centred = waveforms - waveforms.mean(1, keepdim=True)
-    return centred / (centred.square().mean(1, keepdim=True) + 1e-7).sqrt()
+    """Scale each clip of (..., S) to zero mean and unit variance, as transformers' feature
+    extractor does (epsilon 1e-7).
+    """
+    centred = waveforms - waveforms.mean(-1, keepdim=True)
+    return centred / (centred.square().mean(-1, keepdim=True) + 1e-7).sqrt()
 
 
-def scale_states(states: torch.Tensor, norm: str) -> torch.Tensor:
-    """Scale hidden states (..., T, D) to [-1, 1] by frame or clip, see `features.normalise`."""
+def scale_states(states: torch.Tensor, norm: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Scale hidden states to [-1, 1] by their minimum and maximum: 2 (F - min) / (max - min) - 1.
+
+    The two-stage paper prints +1 for the last term, which would give [1, 3]; its code, and this,
+    give [-1, 1]. A frame whose values are all equal becomes zeros.
+
+    Args:
+        states: float32 of shape (..., T, D).
+        norm: `frame`: each frame by its own extrema; `clip`: all frames of a layer by theirs;
+            `none`: left as they are.
+
+    Returns:
+        The scaled states, and the extrema (..., T, 2), empty with `none`.
+    """
     if norm == "none":
-        return states
+        return states, states.new_empty(0)
     axes = (-1,) if norm == "frame" else (-2, -1)
     low, high = states.amin(axes, keepdim=True), states.amax(axes, keepdim=True)
     extent = high - low
-    flat = extent == 0
+    flat = extent == 0  # not where it is NaN: what isn't finite must stay to be found
     scaled = 2 * (states - low) / torch.where(flat, 1.0, extent) - 1
-    return torch.where(flat, 0.0, scaled)
+    extrema = torch.cat([low, high], dim=-1).expand(*states.shape[:-1], 2)
+    return torch.where(flat, 0.0, scaled), extrema
 
 
 def pool_states(features: torch.Tensor, pool: str) -> torch.Tensor:
-    """Pool features (..., T, D) over time: see `features.pool_time`."""
+    """Pool features (..., T, D) over time: `mean` (..., D), `stats` (..., 2 D), or not.
+
+    `stats` has the means first, then the standard deviations (of the population).
+    """
     if pool == "none":
         return features
     mean = features.mean(-2)
@@ -75,7 +93,8 @@ class Graph(nn.Module):
     """From waveforms of one length to the probabilities of a run's heads, averaged.
 
     Args:
-        encoder: Maps waveforms (B, S) to hidden states (B, L, T, D).
+        encoder: Maps waveforms (B, S) to hidden states (B, L, T, D); or a model of transformers,
+            of which the settings' layer is taken.
         heads: One, or those of all folds.
         temperatures: One a head.
         scales_input: Whether each clip is scaled to zero mean and unit variance.
@@ -91,16 +110,23 @@ class Graph(nn.Module):
         settings: dict[str, Any],
     ) -> None:
         super().__init__()
-        self.encoder, self.heads = encoder, nn.ModuleList(heads)
+        of_transformers = hasattr(encoder, "config")
+        self.encoder = HiddenStates(encoder, settings["layer"]) if of_transformers else encoder
+        self.heads = nn.ModuleList(heads)
         self.temperatures, self.scales_input = list(temperatures), scales_input
         self.norm, self.pool = settings["norm"], settings["pool"]
         self.one_layer = settings["layer"] != "all"
         self.rounds = settings["dtype"] == "float16"
 
+    @property
+    def encoder_config(self) -> Any:
+        """The configuration of the encoder, None unless it is a model of transformers."""
+        return self.encoder.model.config if isinstance(self.encoder, HiddenStates) else None
+
     def features(self, waveforms: torch.Tensor) -> torch.Tensor:
         """Return what the heads take: (B, T, D), (B, L, T, D), or pooled (B, L, D)."""
         states = self.encoder(unit_variance(waveforms) if self.scales_input else waveforms)
-        features = pool_states(scale_states(states, self.norm), self.pool)
+        features = pool_states(scale_states(states, self.norm)[0], self.pool)
         if self.pool == "none" and self.one_layer:
             features = features[:, 0]  # (B, 1, T, D) -> (B, T, D)
         # Through the stored type, so that the heads see what they were trained on.
@@ -112,7 +138,12 @@ class Graph(nn.Module):
         n_clips, n_frames = features.shape[0], features.shape[-2]  # one length: all are valid
         frames = torch.full((n_clips,), n_frames, device=features.device)
         each = [
-            (head(features, frames) / temperature).softmax(-1)
+            self.calibrated(head(features, frames), temperature)
             for head, temperature in zip(self.heads, self.temperatures, strict=True)
         ]
         return torch.stack(each).mean(0)
+
+    @staticmethod
+    def calibrated(log_probs: torch.Tensor, temperature: float) -> torch.Tensor:
+        """Return probabilities (..., C) of log-probabilities (..., C) at a temperature."""
+        return (log_probs / temperature).softmax(-1)

@@ -26,7 +26,7 @@ from safetensors.torch import save_file
 from ser_embed import __version__, errors
 from ser_embed.audio import AudioFile, Clip
 from ser_embed.bundled import BUNDLED_HEADS, HEADS_LICENCE
-from ser_embed.encoders import Graph, HiddenStates
+from ser_embed.encoders import Graph
 from ser_embed.errors import ExportError
 from ser_embed.export import hub_model
 from ser_embed.export.hub_model import (
@@ -87,13 +87,13 @@ def licence_of(classifier: Classifier) -> str:
 
 
 def _config(classifier: Classifier, network: Graph) -> SerEmbedConfig:
-    if not isinstance(network.encoder, HiddenStates):
+    own = network.encoder_config
+    if own is None:
         raise ExportError(
             f"{classifier.settings.encoder}: not one of transformers' models, so there is no "
             "folder for transformers; write an ONNX file, --out F.onnx"
         )
     settings, told = asdict(classifier.settings), classifier.card["head"]
-    own: Any = network.encoder.model.config
     encoder = {**own.to_diff_dict(), "model_type": own.model_type}
     encoder.pop("_name_or_path", None)
     return SerEmbedConfig(

@@ -15,7 +15,7 @@ from transformers.feature_extraction_sequence_utils import SequenceFeatureExtrac
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from ser_embed.audio import SAMPLE_RATE, Clip
-from ser_embed.encoders import Graph, HiddenStates
+from ser_embed.encoders import Graph
 from ser_embed.heads import assemble
 
 __all__ = ["SerEmbedConfig", "SerEmbedFeatureExtractor", "SerEmbedForAudioClassification"]
@@ -108,8 +108,8 @@ class SerEmbedForAudioClassification(transformers.PreTrainedModel):
         own = transformers.AutoConfig.for_model(**config.encoder)
         heads = [self._head(len(config.id2label or ())) for _ in config.temperatures]
         self.graph = Graph(
-            HiddenStates(kind.from_config(own), layer), heads, config.temperatures,
-            config.scales_input, config.features,
+            kind.from_config(own), heads, config.temperatures, config.scales_input,
+            config.features,
         )  # fmt: skip
         self.post_init()
 

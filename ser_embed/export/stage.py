@@ -30,7 +30,7 @@ from ser_embed.command import (
     run_command,
 )
 from ser_embed.corpora import Listing, listing_of
-from ser_embed.encoders import Graph, TorchBackend, load_encoder
+from ser_embed.encoders import Graph, load_encoder
 from ser_embed.errors import AudioError, ExportError
 from ser_embed.export.hub import about_of, licence_of, public_name, sources_of, write_folder
 from ser_embed.export.onnxfile import (
@@ -86,11 +86,12 @@ def graph_of(classifier: Classifier) -> Graph:
             f"{classifier.run}: a fine-tuned run, which is no head on a frozen encoder; its folder "
             "is in transformers' format already, and optimum exports such folders"
         )
-    backend = encoder.backend
-    if not isinstance(backend, TorchBackend):
-        raise ExportError(f"{classifier.run}: load it by backend 'torch', not {backend.name!r}")
+    if encoder.backend.name != "torch":
+        raise ExportError(
+            f"{classifier.run}: load it by backend 'torch', not {encoder.backend.name!r}"
+        )
     return Graph(
-        deepcopy(backend.network).cpu(),
+        deepcopy(encoder.network).cpu(),
         [deepcopy(head) for head, _ in classifier.heads],
         [card["temperature"] for _, card in classifier.heads],
         encoder.do_normalize,

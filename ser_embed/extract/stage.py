@@ -29,7 +29,7 @@ from ser_embed.command import (
     run_command,
 )
 from ser_embed.corpora import DEMO, Listing, Utterance, discover, listing_of, read_demo
-from ser_embed.encoders import BackendName, Encoder, Layer, Norm, Pool, Precision, load_encoder
+from ser_embed.encoders import BackendName, Encoder, Layer, Norm, Pool, load_encoder
 from ser_embed.errors import CorpusError
 from ser_embed.extract.cluster import ClusterOptions, cluster, extract_ray
 from ser_embed.extract.encoding import Tally, encode_batch, spread
@@ -74,7 +74,7 @@ class ExtractConfig(Options):
     """Type that features are stored in."""
     backend: BackendName = "auto"
     """auto picks by hardware: CUDA, OpenVINO on x86 processors if installed, else torch."""
-    precision: Precision = "fp32"
+    precision: Literal["fp32", "bf16"] = "fp32"
     """Arithmetic of the encoder; bf16 is faster and its features differ by up to 2 percent."""
     batch_size: int = 8
     """Clips per batch."""

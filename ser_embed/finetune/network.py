@@ -24,7 +24,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
-from ser_embed.encoders import count_frames, fingerprint, load_checkpoint, pad_batch, unit_variance
+from ser_embed.encoders import Encoder, load_encoder
 from ser_embed.errors import EncoderError, HeadError
 from ser_embed.heads import build_head, read_card, save_head
 
@@ -83,9 +83,7 @@ class EncoderHead(nn.Module):
         if self.all_layers:  # transformers' own last one lacks the final norm in some encoders
             states = torch.stack((*out.hidden_states[:-1], states), dim=1)  # (B, L, T, D)
         if attention_mask is not None:
-            frames = count_frames(
-                attention_mask.sum(1), self.config.conv_kernel, self.config.conv_stride
-            )
+            frames = self.encoder._get_feat_extract_output_lengths(attention_mask.sum(1))
         return states, frames
 
 
@@ -117,8 +115,7 @@ class Network:
         Raises:
             EncoderError: The lengths differ and the encoder can't mask.
         """
-        ready = [unit_variance(w) if self.do_normalize else w for w in waveforms]
-        values, mask = pad_batch(ready)
+        values, mask = Encoder.batch(waveforms, self.do_normalize)
         batch = {"input_values": torch.from_numpy(values)}
         if mask is not None:
             if not self.masks:
@@ -154,18 +151,19 @@ def build_network(
     """
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # a checkpoint may lack the mask's embedding
-        loaded, library = load_checkpoint(encoder, 0, seed)
-        if library != "transformers":
+        loaded = load_encoder(encoder, "all", backend="torch", seed=seed)
+        if loaded.library != "transformers":
             raise EncoderError(f"{encoder}: only encoders of transformers can be fine-tuned")
-        config: Any = deepcopy(loaded.model.config)
+        model: Any = loaded.model.cpu().requires_grad_(True)
+        config = deepcopy(model.config)
         config.id2label = dict(enumerate(classes))
         config.label2id = {name: number for number, name in enumerate(classes)}
         torch.default_generator.manual_seed(seed)
-        module = _assemble(kind, config, len(classes), dropout, seed, loaded.model)
-    weights = fingerprint(loaded.model)
+        module = _assemble(kind, config, len(classes), dropout, seed, model)
     return Network(
-        kind, module.float(), loaded.masks, loaded.do_normalize, dropout, weights, loaded.trained
-    )
+        kind, module.float(), loaded.masks, loaded.do_normalize, dropout, loaded.weights,
+        loaded.trained,
+    )  # fmt: skip
 
 
 def _assemble(

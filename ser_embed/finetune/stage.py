@@ -29,7 +29,7 @@ from ser_embed.command import (
     run_command,
 )
 from ser_embed.corpora import Listing, listing_of, load_scheme
-from ser_embed.encoders import Layer, Pool, load_checkpoint, load_encoder
+from ser_embed.encoders import Pool, load_encoder
 from ser_embed.errors import EncoderError, HeadError
 from ser_embed.extract import LISTED_FAULTS, ExtractConfig, Readers, extract_listing, spread
 from ser_embed.finetune.network import Freeze, Network, build_network, freeze, n_layers
@@ -320,9 +320,11 @@ def _through_the_cache(config: FinetuneConfig, recipe: Recipe, listing: Listing)
     if recipe.augment:
         log.info("features are cached, so training clips are not disturbed")
     with Readers(config.workers) as readers:
-        loaded, _ = load_checkpoint(recipe.encoder, 0, recipe.seed)
-        layer: Layer = "all" if everything else loaded.n_layers
-        encoder = load_encoder(recipe.encoder, layer, backend="torch", seed=recipe.seed)
+        encoder = load_encoder(recipe.encoder, "all", backend="torch", seed=recipe.seed)
+        if not everything:
+            encoder = load_encoder(
+                recipe.encoder, encoder.n_layers, backend="torch", seed=recipe.seed
+            )
         stored = extract_listing(listing, encoder, ExtractConfig(
             pool=pool, trim=config.trim, seconds=recipe.seconds, fill=config.fill,
             seed=recipe.seed, limit=config.limit, workers=config.workers,

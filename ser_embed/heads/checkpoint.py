@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from ser_embed.encoders import Graph
 from ser_embed.errors import HeadError
 from ser_embed.heads.kinds import HEADS
 from ser_embed.heads.networks import assemble
@@ -73,8 +74,7 @@ def build_head(
 
 def calibrated(log_probs: np.ndarray, temperature: float) -> np.ndarray:
     """Return probabilities (n, C) of log-probabilities (n, C) at a temperature."""
-    scaled = log_probs / temperature
-    return np.exp(scaled - np.logaddexp.reduce(scaled, axis=1, keepdims=True))
+    return Graph.calibrated(torch.from_numpy(log_probs), temperature).numpy()
 
 
 # --- checkpoints -----------------------------------------------------------------------------

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Literal
 
 from ser_embed.audio import FillRule, Resampler
-from ser_embed.encoders import Layer, Norm, Pool, Precision
+from ser_embed.encoders import Layer, Norm, Pool
 
 __all__ = ["SCHEMA", "FeatureSettings"]
 
@@ -44,7 +44,7 @@ class FeatureSettings:
     seconds: float
     fill: FillRule
     dtype: Literal["float16", "float32"]
-    precision: Precision
+    precision: Literal["fp32", "bf16"]
     seed: int
     resampler: str = Resampler.METHOD
     schema: int = SCHEMA

@@ -13,8 +13,9 @@ import torch
 import transformers
 
 from ser_embed.encoders import backends as backends
-from ser_embed.encoders.backends import BackendName, Precision, choose_backend, make_backend
+from ser_embed.encoders.backends import choose_backend, make_backend
 from ser_embed.encoders.frozen import load_encoder
+from ser_embed.encoders.registry import BackendName, Precision
 from ser_embed.errors import EncoderError
 
 openvino = pytest.importorskip("openvino", reason="needs the extra 'openvino'")

@@ -15,9 +15,8 @@ import torchaudio
 import transformers
 from safetensors.torch import load_file, save_file
 
-from ser_embed.encoders.checkpoints import ENCODERS
-from ser_embed.encoders.frozen import Encoder, load_encoder
-from ser_embed.encoders.postprocess import normalise
+from ser_embed.encoders.frozen import Encoder, load_encoder, normalise
+from ser_embed.encoders.registry import ENCODERS
 from ser_embed.errors import EncoderError
 
 # torch's own remark on the mask that transformers gives WavLM's attention

@@ -26,8 +26,7 @@ from ser_embed.audio import SAMPLE_RATE, Clip, FillRule, cutting
 from ser_embed.bundled import BUNDLED_HEADS, DEMO_CORPUS
 from ser_embed.corpora.folders import read_demo
 from ser_embed.corpora.labels import SCHEMES
-from ser_embed.encoders.graph import Graph, pool_states, scale_states, unit_variance
-from ser_embed.encoders.postprocess import normalise, pool_time
+from ser_embed.encoders.graph import Graph
 from ser_embed.errors import ExportError
 from ser_embed.export import hub
 from ser_embed.export import stage as export
@@ -169,40 +168,6 @@ def reference(classifier: Classifier, waveform: np.ndarray) -> np.ndarray:
 
 def predicted(classifier: Classifier, path: Path) -> np.ndarray:
     return np.array(list(classifier.classify_file(path).probabilities.values()))
-
-
-# --- the graph's formulas --------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("norm", ["frame", "clip", "none"])
-@pytest.mark.parametrize("pool", ["none", "mean", "stats"])
-def test_the_graph_normalises_and_pools_as_the_store_does(norm: Any, pool: Any) -> None:
-    states = np.random.default_rng(0).normal(1, 3, (2, 3, 17, 8)).astype(np.float32)
-    states[0, 1, 4] = 2.5  # a frame whose values are all equal
-    states[1, 2] = -1.0  # a layer whose values are
-    wanted = np.stack([pool_time(normalise(clip, norm)[0], pool) for clip in states])
-    given = pool_states(scale_states(torch.from_numpy(states), norm), pool).numpy()
-    assert given.shape == wanted.shape
-    assert given.dtype == wanted.dtype
-    np.testing.assert_allclose(given, wanted, rtol=1e-6, atol=1e-6)
-
-
-def test_what_is_not_finite_stays_to_be_found() -> None:
-    states = torch.zeros(1, 1, 3, 4)
-    states[0, 0, 1, 2] = torch.nan
-    for norm in ("frame", "clip", "none"):
-        wanted = normalise(states[0].numpy(), norm)[0]  # type: ignore[arg-type]
-        np.testing.assert_array_equal(scale_states(states, norm)[0].isnan(), np.isnan(wanted))
-        assert np.isnan(wanted).any()
-
-
-def test_the_graph_scales_each_clip_as_transformers_does() -> None:
-    rng = np.random.default_rng(0)
-    clips = [rng.normal(mean, scale, 5000).astype(np.float32)
-             for mean, scale in ((0, 1), (0.3, 0.01), (-2, 5))]  # fmt: skip
-    wanted = transformers.Wav2Vec2FeatureExtractor.zero_mean_unit_var_norm(clips, None)
-    given = unit_variance(torch.from_numpy(np.stack(clips))).numpy()
-    np.testing.assert_allclose(given, np.stack(wanted), atol=1e-5)
 
 
 # --- every kind of run -----------------------------------------------------------------------

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from ser_embed.encoders.postprocess import pool_time
+from ser_embed.encoders.graph import pool_states
 from ser_embed.errors import HeadError
 from ser_embed.heads.checkpoint import build_head, load_head, read_card, save_head, sealed
 from ser_embed.heads.kinds import HEADS
@@ -224,7 +224,7 @@ def test_the_mean_over_time_commutes_with_the_sum_over_layers() -> None:
 def test_statistics_are_alike_at_extraction_and_in_the_head() -> None:
     """So a store of (L, 2 D) a clip serves as one of all frames does."""
     states = torch.randn(6, 3, 20, 5, generator=torch.Generator().manual_seed(0))
-    pooled = torch.from_numpy(pool_time(states.numpy(), "stats"))
+    pooled = pool_states(states, "stats")
     seen = []
     for features in (states, pooled):
         head = build_head("stats", tuple(features.shape[1:]), 3, features is pooled, seed=0)

@@ -1,26 +1,18 @@
-"""The min-max normalisation, against the formula written out, and the key of a store."""
+"""What is done to waveforms and hidden states, against the formulas written out."""
 
-from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
+import transformers
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from ser_embed.encoders.postprocess import Norm, denormalise, normalise
-from ser_embed.store.settings import FeatureSettings
-
-SETTINGS = FeatureSettings(
-    encoder="mini", weights="a" * 64, layer=4, pool="none", norm="frame", trim=True, seconds=3.0,
-    fill="sample", dtype="float16", precision="fp32", seed=0,
-)  # fmt: skip
-OTHER: dict[str, Any] = {
-    "encoder": "facebook/wav2vec2-base", "weights": "b" * 64, "layer": "all", "pool": "mean",
-    "norm": "clip", "trim": False, "seconds": 2.0, "fill": "repeat", "dtype": "float32",
-    "precision": "bf16", "seed": 1, "resampler": "other", "schema": SETTINGS.schema + 1,
-}  # fmt: skip
+from ser_embed.encoders.frozen import Encoder, denormalise, normalise
+from ser_embed.encoders.graph import Graph, pool_states, scale_states, unit_variance
+from ser_embed.encoders.registry import Norm
 
 
 def states(*shape: int, seed: int = 0) -> np.ndarray:
@@ -133,42 +125,65 @@ def test_in_float16_it_is_undone_within_its_rounding(clip: np.ndarray, norm: Nor
     assert (np.abs(restored - clip) <= extent / 2 * 2.0**-12 * 1.01 + 1e-6 * scale + 1e-30).all()
 
 
-# --- settings --------------------------------------------------------------------------------
+# --- in batches ------------------------------------------------------------------------------
 
 
-def test_the_fields_that_vary_below_are_all_there_are() -> None:
-    assert set(OTHER) == {field.name for field in fields(FeatureSettings)}
-    assert all(getattr(SETTINGS, name) != value for name, value in OTHER.items())
+def in_numpy(states: np.ndarray, norm: str, pool: str) -> np.ndarray:
+    axes = {"frame": (-1,), "clip": (-2, -1)}
+    if norm != "none":
+        low, high = states.min(axes[norm], keepdims=True), states.max(axes[norm], keepdims=True)
+        extent = np.where(high == low, 1, high - low)
+        states = np.where(high == low, 0, 2 * (states - low) / extent - 1)
+    parts = {"none": [states], "mean": [states.mean(-2)],
+             "stats": [states.mean(-2), states.std(-2)]}  # fmt: skip
+    return np.concatenate(parts[pool], axis=-1)
 
 
-@pytest.mark.parametrize("name", [name for name in OTHER if name != "encoder"])
-def test_every_setting_changes_the_key_and_is_named(name: str) -> None:
-    other = replace(SETTINGS, **{name: OTHER[name]})
-    assert other.key != SETTINGS.key
-    mine, theirs = getattr(SETTINGS, name), OTHER[name]
-    assert SETTINGS.differences(other) == [f"{name}: {mine!r} against {theirs!r}"]
+@pytest.mark.parametrize("norm", ["frame", "clip", "none"])
+@pytest.mark.parametrize("pool", ["none", "mean", "stats"])
+def test_batches_are_normalised_and_pooled_as_numpy_would(norm: Any, pool: Any) -> None:
+    states = np.random.default_rng(0).normal(1, 3, (2, 3, 17, 8)).astype(np.float32)
+    states[0, 1, 4] = 2.5  # a frame whose values are all equal
+    states[1, 2] = -1.0  # a layer whose values are
+    given = pool_states(scale_states(torch.from_numpy(states), norm)[0], pool).numpy()
+    wanted = in_numpy(states, norm, pool)
+    assert given.shape == wanted.shape
+    assert given.dtype == np.float32
+    np.testing.assert_allclose(given, wanted, rtol=1e-6, atol=1e-6)
 
 
-def test_what_an_encoder_is_called_does_not_matter() -> None:
-    other = replace(SETTINGS, encoder=OTHER["encoder"])
-    assert other.key == SETTINGS.key
-    assert SETTINGS.differences(other) == []
+def test_what_is_not_finite_stays_to_be_found() -> None:
+    states = torch.zeros(1, 1, 3, 4)
+    states[0, 0, 1, 2] = torch.nan
+    wanted = {"frame": [False, True, False], "clip": [True] * 3, "none": [False, True, False]}
+    for norm, frames in wanted.items():
+        assert scale_states(states, norm)[0].isnan().any(-1).flatten().tolist() == frames
 
 
-def test_several_differences_are_all_named() -> None:
-    other = replace(SETTINGS, layer=5, dtype="float32")
-    assert SETTINGS.differences(other) == [
-        "layer: 4 against 5",
-        "dtype: 'float16' against 'float32'",
-    ]
+def test_clips_are_scaled_as_transformers_does() -> None:
+    rng = np.random.default_rng(0)
+    clips = [rng.normal(mean, scale, 5000).astype(np.float32)
+             for mean, scale in ((0, 1), (0.3, 0.01), (-2, 5))]  # fmt: skip
+    wanted = transformers.Wav2Vec2FeatureExtractor.zero_mean_unit_var_norm(clips, None)
+    given = unit_variance(torch.from_numpy(np.stack(clips))).numpy()
+    np.testing.assert_allclose(given, np.stack(wanted), atol=1e-5)
+    batch, mask = Encoder.batch(clips, True)
+    assert mask is None
+    np.testing.assert_allclose(batch, np.stack(wanted), atol=1e-5)
 
 
-def test_keys_are_the_same_in_every_process_and_version() -> None:
-    """A golden value: a change here orphans every store there is, so raise SCHEMA instead."""
-    settings = replace(SETTINGS, resampler="torchaudio.sinc_interp_hann.v1", schema=2)
-    assert settings.key == "a3656bff9d6e"
-    assert len({replace(SETTINGS, seed=seed).key for seed in range(200)}) == 200
+def test_shorter_clips_of_a_batch_are_padded_and_masked() -> None:
+    clips = [np.full(5, 2, dtype=np.float32), np.arange(3, dtype=np.float32)]
+    batch, mask = Encoder.batch(clips, False)
+    np.testing.assert_array_equal(batch, [[2, 2, 2, 2, 2], [0, 1, 2, 0, 0]])
+    np.testing.assert_array_equal(mask, [[True] * 5, [True] * 3 + [False] * 2])
+    scaled, _ = Encoder.batch(clips, True)
+    np.testing.assert_allclose(scaled[1], [-1.2247448, 0, 1.2247448, 0, 0], atol=1e-5)
 
 
-def test_whole_seconds_have_one_key_however_they_are_written() -> None:
-    assert replace(SETTINGS, seconds=3).key == SETTINGS.key
+def test_calibration_is_a_softmax_at_a_temperature() -> None:
+    log_probs = torch.log(torch.tensor([[0.7, 0.2, 0.1]]))
+    wanted = np.array([0.7, 0.2, 0.1]) ** (1 / 2.5)
+    np.testing.assert_allclose(
+        Graph.calibrated(log_probs, 2.5)[0].numpy(), wanted / wanted.sum(), rtol=1e-6
+    )
