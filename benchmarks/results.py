@@ -20,8 +20,12 @@ import tyro
 
 from ser_embed.command import RUNS_DIR, data_folder
 from ser_embed.errors import SerEmbedError
-from ser_embed.evaluate.crosscorpus import CrossCorpusConfig, crosscorpus
-from ser_embed.evaluate.robustness import RobustnessConfig, robustness
+from ser_embed.evaluate import (
+    CrossCorpusConfig,
+    RobustnessConfig,
+    cross_corpus,
+    measure_robustness,
+)
 from ser_embed.extract.stage import ExtractConfig, extract
 from ser_embed.finetune.stage import FinetuneConfig, finetune
 from ser_embed.train.stage import TrainConfig, train
@@ -147,14 +151,14 @@ def _robust(settings: Settings, encoder: str) -> None:
     """One head: the answers of an ensemble take five times as long and move alike."""
     run = RUNS_DIR / ("sentiment3-speaker" + _suffix(encoder))
     trained(settings, EXPERIMENTS["sentiment3-speaker"], encoder, name=run.name)
-    robustness(RobustnessConfig(run, limit=480, json=True))
+    measure_robustness(RobustnessConfig(run, limit=480, json=True))
     _copy(run / "robustness", "robustness", encoder)
 
 
 def _crossed(settings: Settings, encoder: str) -> None:
     stores = tuple(store_of(settings, corpus, encoder) for corpus in THREE)
     out = RUNS_DIR / ("cross-corpus-sentiment3" + _suffix(encoder))
-    crosscorpus(CrossCorpusConfig(stores, out=out if encoder == CONTROL else None, json=True))
+    cross_corpus(CrossCorpusConfig(stores, out=out if encoder == CONTROL else None, json=True))
     _copy(out, "cross-corpus", encoder)
 
 
@@ -208,7 +212,7 @@ def _rows(lines: Sequence[Sequence[str]]) -> list[str]:
 def scores() -> list[str]:
     """Return the table of the experiments, each beside its control."""
     lines = [("", "UAR % [95 % by speaker]", "WA %", "untrained control, UAR %",
-              "best guess without listening, UAR %", "test speakers also trained on")]  # fmt: skip
+              "no-audio baseline, UAR %", "speaker overlap")]  # fmt: skip
     for name, one in EXPERIMENTS.items():
         report = _read(name)
         low, high = report["uar_ci"]

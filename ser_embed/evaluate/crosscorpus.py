@@ -1,68 +1,27 @@
 """Train on one corpus, test on each other: how far a score carries to recordings of another kind.
 
-`python -m ser_embed.crosscorpus STORE...` cross-validates a head by speaker within each corpus,
-and scores the heads of all folds, averaged, on every clip of each other corpus.
+A head is cross-validated by speaker within each corpus, and the heads of all folds, averaged, are
+scored on every clip of each other corpus.
 """
 
 import logging
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import numpy as np
-import tyro
 
-from ser_embed.command import (
-    DONE,
-    FEATURES_DIR,
-    RUNS_DIR,
-    SOME_CLIPS_FAILED,
-    Options,
-    Outcome,
-    command_line,
-    run_command,
-)
+from ser_embed.command import DONE, SOME_CLIPS_FAILED, Outcome, command_line
 from ser_embed.errors import SplitError, StoreError
-from ser_embed.evaluate.stage import EvaluateConfig, score
+from ser_embed.evaluate.evaluation import evaluate_run
+from ser_embed.evaluate.options import CrossCorpusConfig, EvaluateConfig
 from ser_embed.reports import Plot, Report, write_json
 from ser_embed.train import TrainConfig, open_stores, train
 
-__all__ = ["CrossCorpusConfig", "crosscorpus", "main"]
+__all__ = ["cross_corpus"]
 
 log = logging.getLogger(__name__)
-
-PROG = "python -m ser_embed.crosscorpus"
-
-
-@dataclass(frozen=True)
-class CrossCorpusConfig(Options):
-    """Train on each corpus and test on every other one.
-
-    Without files: the stores in --features-dir.
-    """
-
-    stores: Annotated[tuple[Path, ...], tyro.conf.Positional] = ()
-    """Stores of two corpora or more."""
-    labels: str = "sentiment3"
-    """sentiment3, emotion4, emotion8, intensity21, or a mapping file: what all are mapped to."""
-    split: Literal["kfold", "loso", "speaker"] = "kfold"
-    """How a corpus is tested within itself; speakers are never on both sides."""
-    head: str | None = None
-    """conv, temporal, mlp, stats or layers. Default: what suits the features."""
-    epochs: int = 60
-    """At most so many; each head stops early."""
-    ensemble: int = 1
-    """Heads that are trained, each validated on other training speakers, and averaged."""
-    seed: int = 0
-    """Seed of the split, the weights, the order and dropout."""
-    features_dir: Path = FEATURES_DIR
-    """Where stores are looked for."""
-    runs_dir: Path = RUNS_DIR
-    """Where the table and its runs are written."""
-    out: Path | None = None
-    """Folder of the table and its runs. Default: cross-corpus-<labels> in --runs-dir."""
 
 
 def _by_corpus(config: CrossCorpusConfig) -> dict[str, list[Path]]:
@@ -102,13 +61,13 @@ def _row(config: CrossCorpusConfig, corpora: Mapping[str, Sequence[Path]], train
         folder = run
         if tested != trained:
             folder = run / f"evaluation-{tested}"
-            score(EvaluateConfig(run=run, stores=tuple(stores), out=folder, json=True))
+            evaluate_run(EvaluateConfig(run=run, stores=tuple(stores), out=folder, json=True))
         cells[tested] = _cell(folder)
         log.info("%s on %s: UAR %.3f", trained, tested, cells[tested]["uar"])
     return cells
 
 
-def crosscorpus(config: CrossCorpusConfig) -> Outcome:
+def cross_corpus(config: CrossCorpusConfig) -> Outcome:
     """Fill the table and write it.
 
     Raises:
@@ -128,21 +87,22 @@ def crosscorpus(config: CrossCorpusConfig) -> Outcome:
     if not rows:
         raise SplitError("none of these corpora can be trained on with --labels "
                          f"{config.labels} --split {config.split}")  # fmt: skip
-    told = {
+    table = {
         "labels": Path(config.labels).stem, "split": config.split, "corpora": list(corpora),
-        "command": command_line(PROG, config), "trained_on": rows, "not_trained_on": faults,
+        "command": command_line("python -m ser_embed.crosscorpus", config),
+        "trained_on": rows, "not_trained_on": faults,
     }  # fmt: skip
-    _write(out, told)
+    _write(out, table)
     if not config.json:
-        print("\n".join(_table(told)))
+        print("\n".join(_rows(table)))
         print(f"table: {out / 'cross-corpus.md'}")
-    return Outcome(told, SOME_CLIPS_FAILED if faults else DONE)
+    return Outcome(table, SOME_CLIPS_FAILED if faults else DONE)
 
 
-def _table(told: Mapping[str, Any]) -> list[str]:
-    names = told["corpora"]
+def _rows(table: Mapping[str, Any]) -> list[str]:
+    names = table["corpora"]
     lines = [f"| trained on | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
-    for trained, cells in told["trained_on"].items():
+    for trained, cells in table["trained_on"].items():
         texts = []
         for tested in names:
             low, high = cells[tested]["uar_ci"]
@@ -152,45 +112,36 @@ def _table(told: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _markdown(told: Mapping[str, Any]) -> str:
-    first = next(iter(told["trained_on"].values()))
+def _markdown(table: Mapping[str, Any]) -> str:
+    first = next(iter(table["trained_on"].values()))
     lines = [
-        f"# Across corpora: {told['labels']}", "",
+        f"# Across corpora: {table['labels']}", "",
         "UAR of heads trained on one corpus (rows) and tested on each (columns). On the diagonal, "
-        f"in bold: cross-validated within the corpus by speaker (`{told['split']}`). Elsewhere: "
+        f"in bold: cross-validated within the corpus by speaker (`{table['split']}`). Elsewhere: "
         "every clip of the tested corpus, the heads of all folds averaged. In brackets the 2.5 to "
         "97.5 percentile of 2000 resamples of the tested speakers.", "",
-        *_table(told), "", "| tested on | clips | speakers | classes | resampled |",
+        *_rows(table), "", "| tested on | clips | speakers | classes | resampled |",
         "|---|---|---|---|---|",
     ]  # fmt: skip
-    for name in told["corpora"]:
+    for name in table["corpora"]:
         cell = first[name]
         lines.append(f"| {name} | {cell['clips']} | {cell['speakers']} | "
                      f"{', '.join(cell['classes'])} | {cell['ci_by']} |")  # fmt: skip
-    lines += ["", "Over the classes that a corpus has, so always saying the same gives 1 over "
-              "their number.", ""]  # fmt: skip
-    lines += [f"- Not trained on {name}: {why}" for name, why in told["not_trained_on"].items()]
-    for trained, cells in told["trained_on"].items():
+    lines += ["", "Over the classes that a corpus has, so always predicting one of them gives 1 "
+              "over their number.", ""]  # fmt: skip
+    lines += [f"- Not trained on {name}: {why}" for name, why in table["not_trained_on"].items()]
+    for trained, cells in table["trained_on"].items():
         for tested, cell in cells.items():
             lines += [f"- {trained} on {tested}: {text}" for text in cell["warnings"]]
     lines += ["", "![UAR by corpus trained and tested on](cross-corpus.png)", "",
-              f"    {told['command']}", ""]  # fmt: skip
+              f"    {table['command']}", ""]  # fmt: skip
     return "\n".join(lines)
 
 
-def _write(out: Path, told: dict[str, Any]) -> None:
+def _write(out: Path, table: dict[str, Any]) -> None:
     out.mkdir(parents=True, exist_ok=True)
-    rows = told["trained_on"]
-    uar = np.array([[cells[name]["uar"] for name in told["corpora"]] for cells in rows.values()])
-    Plot.transfer(uar, list(rows), told["corpora"]).save(out / "cross-corpus.png")
-    (out / "cross-corpus.md").write_text(_markdown(told), encoding="utf-8")
-    write_json(out / "cross-corpus.json", told)
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Run `python -m ser_embed.crosscorpus`."""
-    return run_command(crosscorpus, CrossCorpusConfig, PROG, argv)
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())
+    rows = table["trained_on"]
+    uar = np.array([[cells[name]["uar"] for name in table["corpora"]] for cells in rows.values()])
+    Plot.transfer(uar, list(rows), table["corpora"]).save(out / "cross-corpus.png")
+    (out / "cross-corpus.md").write_text(_markdown(table), encoding="utf-8")
+    write_json(out / "cross-corpus.json", table)

@@ -9,8 +9,8 @@ import matplotlib.image
 import pytest
 from stores import write_store
 
-from ser_embed.evaluate import crosscorpus
-from ser_embed.evaluate import stage as evaluate
+from ser_embed import crosscorpus
+from ser_embed.evaluate import EvaluateConfig, cross_corpus, evaluate_run
 from ser_embed.train import stage as train
 
 Ran = tuple[int, dict[str, Any], str]
@@ -48,7 +48,7 @@ def table(features: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = crosscorpus.CrossCorpusConfig(
         features_dir=features, out=out, head="mlp", epochs=3, json=True, quiet=True
     )
-    assert crosscorpus.crosscorpus(config).status == 0
+    assert cross_corpus(config).status == 0
     return out
 
 
@@ -67,8 +67,8 @@ def test_every_cell_is_what_train_and_evaluate_say(
         result = own
         if tested != "urdu":
             (other,) = features.glob(f"{tested}*")
-            config = evaluate.EvaluateConfig(run=Path(own["run"]), stores=(other,), json=True)
-            result = evaluate.score(config).result
+            config = EvaluateConfig(run=Path(own["run"]), stores=(other,), json=True)
+            result = evaluate_run(config).result
         cell = told["trained_on"]["urdu"][tested]
         assert cell["uar"] == pytest.approx(result["test"]["uar"])
         assert cell["uar_ci"] == pytest.approx(result["test"]["uar_ci"])

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from stores import SETTINGS, write_store
 
-from ser_embed.evaluate import stage as evaluate
+from ser_embed.evaluate import __main__ as evaluate
 from ser_embed.train import stage as train
 
 Ran = tuple[int, dict[str, Any], str]

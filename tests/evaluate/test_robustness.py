@@ -11,11 +11,12 @@ import pandas as pd
 import pytest
 from stores import write_store
 
+from ser_embed import robustness
 from ser_embed.audio.conditions import CONDITIONS
 from ser_embed.audio.decoding import load_audio
 from ser_embed.bundled import DEMO_CORPUS
-from ser_embed.evaluate import robustness
-from ser_embed.evaluate import stage as evaluate
+from ser_embed.evaluate import __main__ as evaluate
+from ser_embed.evaluate.robustness import roots_of
 from ser_embed.heads.checkpoint import read_card
 from ser_embed.predict.classifier import Classifier, head_folders
 
@@ -173,8 +174,8 @@ def test_stores_say_where_their_corpora_were(tmp_path: Path) -> None:
         (tmp_path / corpus).mkdir()
         store = write_store(tmp_path / corpus, corpus)
         shutil.move(store, tmp_path / store.name)
-    assert robustness._roots_of(tmp_path, ["tess", "urdu"]) == [tmp_path / "tess"]
-    assert robustness._roots_of(tmp_path, ["ravdess", "tess"]) == [
+    assert roots_of(tmp_path, ["tess", "urdu"]) == [tmp_path / "tess"]
+    assert roots_of(tmp_path, ["ravdess", "tess"]) == [
         tmp_path / "ravdess",
         tmp_path / "tess",
     ]

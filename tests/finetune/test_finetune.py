@@ -23,7 +23,7 @@ from test_endtoend import tiny_encoder
 from ser_embed.bundled import DEMO_CORPUS
 from ser_embed.corpora.folders import read_corpus
 from ser_embed.corpora.labels import load_scheme
-from ser_embed.evaluate import stage as evaluate
+from ser_embed.evaluate import __main__ as evaluate
 from ser_embed.finetune import stage as finetune
 from ser_embed.finetune.network import load_network
 from ser_embed.finetune.recordings import Recordings

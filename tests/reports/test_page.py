@@ -16,7 +16,7 @@ import soundfile
 from ser_embed.audio import AudioFile
 from ser_embed.audio.cutting import SAMPLE_RATE
 from ser_embed.bundled import DEMO_CORPUS
-from ser_embed.evaluate import stage as evaluate
+from ser_embed.evaluate import __main__ as evaluate
 
 WIDTHS = (1280, 390)  # pixels: a desk, a phone
 

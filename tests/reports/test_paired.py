@@ -12,7 +12,7 @@ import pytest
 from stores import write_store
 
 from ser_embed.errors import HeadError
-from ser_embed.evaluate import stage as evaluate
+from ser_embed.evaluate import __main__ as evaluate
 from ser_embed.reports.paired import Comparison, mcnemar
 from ser_embed.reports.scores import Report
 from ser_embed.train import stage as train

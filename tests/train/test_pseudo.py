@@ -10,7 +10,7 @@ import pytest
 from stores import SETTINGS, load, write_store
 
 from ser_embed.errors import StoreError
-from ser_embed.evaluate.stage import EvaluateConfig, score
+from ser_embed.evaluate import EvaluateConfig, evaluate_run
 from ser_embed.heads.checkpoint import read_card
 from ser_embed.splits.rules import make_splits
 from ser_embed.train import stage as train
@@ -126,11 +126,11 @@ def test_a_run_with_pseudo_labels_tells_of_them_and_is_evaluated(
     predictions = pd.read_csv(told / "predictions.csv", keep_default_na=False)
     assert set(predictions["corpus"]) == {"ravdess"}
     # The report again, from the stores; and on tess it says what training has heard.
-    again = score(EvaluateConfig(run=told, features_dir=features, json=True)).result
+    again = evaluate_run(EvaluateConfig(run=told, features_dir=features, json=True)).result
     assert again["test"]["uar"] == pytest.approx(
         pd.read_json(told / "report.json", typ="series")["uar"]
     )
-    score(EvaluateConfig(run=told, stores=(tess,), out=tmp_path / "e", json=True))
+    evaluate_run(EvaluateConfig(run=told, stores=(tess,), out=tmp_path / "e", json=True))
     leakage: Any = pd.read_json(tmp_path / "e/report.json", typ="series")["leakage"]
     assert leakage["duplicates"] > 0
     assert leakage["shared_speakers"] > 0

@@ -1,0 +1,106 @@
+"""The options of what is scored: `evaluate`, `crosscorpus` and `robustness`."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal
+
+import tyro
+
+from ser_embed.command import FEATURES_DIR, RUNS_DIR, Options
+from ser_embed.encoders import BackendName
+
+__all__ = ["CrossCorpusConfig", "EvaluateConfig", "RobustnessConfig"]
+
+
+@dataclass(frozen=True)
+class EvaluateConfig(Options):
+    """Report on a run: on its own test part, or on the stores named.
+
+    For a fine-tuned run name the audio instead: of a corpus that it was trained on its own test
+    part is scored, of another every clip.
+    """
+
+    groups: ClassVar[Mapping[str, str]] = {
+        "audio": "clips", "out": "report", "against": "comparison",
+    }  # fmt: skip
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """Folder of the run."""
+    stores: Annotated[tuple[Path, ...], tyro.conf.Positional] = ()
+    """Stores to score instead of the run's own test part."""
+    audio: Path | None = None
+    """For a fine-tuned run: folder of a corpus."""
+    corpus: str = ""
+    """Which it is: ravdess, tess, ..., or demo."""
+    csv: Path | None = None
+    """A CSV with the header path,emotion[,speaker,gender,intensity] instead."""
+    features_dir: Path = FEATURES_DIR
+    """Where the run's own stores are looked for."""
+    out: Path | None = None
+    """Folder of the report. Default: evaluation-<corpora> in the run's folder."""
+    html: bool = False
+    """Write the report as one page too: page.html, with all its pictures inside."""
+    roots: tuple[Path, ...] = ()
+    """Folders with the audio that the page plays. Default: where the stores were extracted from."""
+    sound: bool = True
+    """Leave out the audio of the most confident errors, which are other people's voices."""
+    against: Path | None = None
+    """Folder of another run, or of an evaluation of one, to compare with."""
+
+
+@dataclass(frozen=True)
+class CrossCorpusConfig(Options):
+    """Train on each corpus and test on every other one.
+
+    Without files: the stores in --features-dir.
+    """
+
+    groups: ClassVar[Mapping[str, str]] = {
+        "labels": "training", "features_dir": "folders",
+    }  # fmt: skip
+
+    stores: Annotated[tuple[Path, ...], tyro.conf.Positional] = ()
+    """Stores of two corpora or more."""
+    labels: str = "sentiment3"
+    """What all labels are mapped to: sentiment3, emotion4, emotion8, intensity21, or a file."""
+    split: Literal["kfold", "loso", "speaker"] = "kfold"
+    """How a corpus is tested within itself; speakers are never on both sides."""
+    head: str | None = None
+    """conv, temporal, mlp, stats or layers. Default: what suits the features."""
+    epochs: int = 60
+    """At most so many; each head stops early."""
+    ensemble: int = 1
+    """Heads that are trained, each validated on other training speakers, and averaged."""
+    seed: int = 0
+    """Seed of the split, the weights, the order and dropout."""
+    features_dir: Path = FEATURES_DIR
+    """Where stores are looked for."""
+    runs_dir: Path = RUNS_DIR
+    """Where the table and its runs are written."""
+    out: Path | None = None
+    """Folder of the table and its runs. Default: cross-corpus-<labels> in --runs-dir."""
+
+
+@dataclass(frozen=True)
+class RobustnessConfig(Options):
+    """Score a run's test clips again under noise, a telephone band, codecs and rooms."""
+
+    groups: ClassVar[Mapping[str, str]] = {
+        "conditions": "clips and conditions", "features_dir": "folders and engine",
+    }  # fmt: skip
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """Folder of the run."""
+    roots: Annotated[tuple[Path, ...], tyro.conf.Positional] = ()
+    """Folders with the corpora's audio. Default: where the stores were extracted from."""
+    conditions: tuple[str, ...] = ()
+    """Which, by name; the clean one is always among them. Default: all."""
+    limit: int = 0
+    """Take so many of the test clips, spread evenly over corpora, speakers and classes; 0: all."""
+    features_dir: Path = FEATURES_DIR
+    """Where the run's own stores are, which say where the audio is."""
+    backend: BackendName = "torch"
+    """Engine of the encoder."""
+    out: Path | None = None
+    """Folder of the table and of the answers. Default: robustness in the run's folder."""
