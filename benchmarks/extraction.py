@@ -20,7 +20,7 @@ import tyro
 
 from ser_embed import load_encoder
 from ser_embed.audio.decoding import load_audio
-from ser_embed.corpora.folders import read_corpus
+from ser_embed.corpora.listing import read_corpus
 from ser_embed.encoders.checkpoints import load_checkpoint
 from ser_embed.encoders.frozen import Encoder
 from ser_embed.extract.reading import Readers

@@ -38,15 +38,15 @@ def tables(data: bytes, folder: Path) -> None:
     """CSVs of a corpus, mapping files and published folds."""
     import pandas as pd
 
-    from ser_embed.corpora.labels import load_scheme
-    from ser_embed.corpora.tables import read_csv
+    from ser_embed.corpora.labels import LabelScheme
+    from ser_embed.corpora.listing import read_csv
     from ser_embed.errors import CorpusError, LabelError, SplitError
     from ser_embed.splits.rules import make_splits
 
     for name in ("table.csv", "table.json"):
         (folder / name).write_bytes(data)
         with contextlib.suppress(LabelError):
-            assert len(load_scheme(str(folder / name)).classes) >= 2
+            assert len(LabelScheme.load(str(folder / name)).classes) >= 2
     with contextlib.suppress(CorpusError):
         assert read_csv(folder / "table.csv").utterances
     clips = pd.DataFrame({"path": ["a.wav", "b.wav", "c.wav", "d.wav"], "label": [0, 1, 0, 1],
@@ -143,12 +143,11 @@ def fuzz(name: str, target: Callable[[bytes], None], seconds: int) -> None:
 
     with atheris.instrument_imports(include=["ser_embed", "soundfile", "tarfile", "zipfile"]):
         from ser_embed.audio import decoding
-        from ser_embed.corpora import archives, labels, naming
-        from ser_embed.corpora import folders as corpora
+        from ser_embed.corpora import archives, labels, listing, naming
         from ser_embed.heads import checkpoint as heads
         from ser_embed.predict import classifier as predict
         from ser_embed.splits import rules as splits
-    assert all((archives, decoding, corpora, heads, labels, naming, predict, splits))
+    assert all((archives, decoding, heads, labels, listing, naming, predict, splits))
     found = HERE / "found" / name
     found.mkdir(parents=True, exist_ok=True)
     kept = found / "kept"

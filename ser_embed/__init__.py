@@ -12,14 +12,8 @@ from ser_embed.lazy import lazy_names
 if TYPE_CHECKING:
     from ser_embed.audio.cutting import fit_length
     from ser_embed.audio.decoding import load_audio
-    from ser_embed.corpora import (
-        CORPORA,
-        SCHEMES,
-        LabelScheme,
-        Utterance,
-        read_corpus,
-        read_csv,
-    )
+    from ser_embed.corpora import CORPORA, SCHEMES, LabelScheme, Utterance
+    from ser_embed.corpora.listing import read_corpus, read_csv
     from ser_embed.encoders import ENCODERS, load_encoder
     from ser_embed.encoders.frozen import denormalise, normalise
     from ser_embed.errors import SerEmbedError
@@ -34,9 +28,8 @@ else:
         {
             "audio.cutting": ["fit_length"],
             "audio.decoding": ["load_audio"],
-            "corpora": [
-                "CORPORA", "SCHEMES", "LabelScheme", "Utterance", "read_corpus", "read_csv",
-            ],
+            "corpora": ["CORPORA", "SCHEMES", "LabelScheme", "Utterance"],
+            "corpora.listing": ["read_corpus", "read_csv"],
             "encoders": ["ENCODERS", "load_encoder"],
             "encoders.frozen": ["denormalise", "normalise"],
             "errors": ["SerEmbedError"],

@@ -14,8 +14,8 @@ import transformers
 from safetensors import safe_open
 
 from ser_embed.bundled import BUNDLED_ENCODERS, BUNDLED_HEADS, DEMO_CORPUS, changed_files
-from ser_embed.corpora.folders import read_corpus
-from ser_embed.corpora.labels import load_scheme
+from ser_embed.corpora.labels import LabelScheme
+from ser_embed.corpora.listing import read_corpus
 from ser_embed.encoders import checkpoints as checkpoints
 from ser_embed.encoders.frozen import load_encoder
 from ser_embed.encoders.registry import ENCODERS
@@ -101,7 +101,7 @@ def test_a_head_is_found_by_name_and_fits_the_encoder_that_ships(
     monkeypatch.chdir(tmp_path)  # where no run is, and no folder of that name
     classifier = Classifier.load(Path(name))
     assert classifier.run == BUNDLED_HEADS / name
-    assert classifier.classes == load_scheme(name).classes
+    assert classifier.classes == LabelScheme.load(name).classes
     assert (classifier.card["demo"], classifier.card["encoder_trained"]) == (False, True)
     assert set(classifier.card["corpora"]) == {"ravdess", "tess", "urdu"}
     clip = next(iter(sorted(DEMO_CORPUS.rglob("*.ogg"))))
@@ -136,7 +136,7 @@ def test_a_head_ships_with_its_report_and_its_card_says_what_it_is(name: str) ->
 def test_a_head_knows_real_clips(name: str, shared: Path) -> None:
     """Far from a guess on RAVDESS; its own report says how far on voices it never met."""
     classifier = Classifier.load(Path(name))
-    scheme = load_scheme(name)
+    scheme = LabelScheme.load(name)
     clips = read_corpus(shared / "corpora/ravdess", "ravdess").utterances[::40]
     right = [
         classifier.classify_file(clip.path).label == scheme.mapping[clip.emotion] for clip in clips

@@ -27,10 +27,9 @@ from hypothesis import strategies as st
 from ser_embed.audio import AudioFile
 from ser_embed.audio.cutting import SAMPLE_RATE
 from ser_embed.bundled import BUNDLED_ENCODERS, BUNDLED_HEADS, changed_files
-from ser_embed.corpora.folders import read_corpus
-from ser_embed.corpora.labels import load_scheme
+from ser_embed.corpora.labels import LabelScheme
+from ser_embed.corpora.listing import Listing, read_corpus, read_csv
 from ser_embed.corpora.naming import CORPORA, Utterance, recognise
-from ser_embed.corpora.tables import Listing, read_csv
 from ser_embed.errors import AudioError, CorpusError, HeadError, LabelError, SplitError, StoreError
 from ser_embed.heads.checkpoint import load_head, read_card
 from ser_embed.splits.rules import make_splits
@@ -174,7 +173,7 @@ def test_any_mapping_file_gives_a_scheme_or_a_label_error(
     file = tmp_path_factory.mktemp("labels") / f"mapping{ending}"
     file.write_bytes(data)
     try:
-        scheme = load_scheme(str(file))
+        scheme = LabelScheme.load(str(file))
     except LabelError:
         return
     assert len(scheme.classes) >= 2

@@ -15,8 +15,8 @@ from typing import Annotated, Any
 import pytest
 import tyro
 
+from ser_embed import demo
 from ser_embed.command import Options, command_line, hide_bar
-from ser_embed.corpora import demo
 
 PROJECT = Path(__file__).resolve().parent.parent
 

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import IO, Any, BinaryIO, NoReturn
+from typing import IO, Any, NamedTuple, NoReturn
 
 from ser_embed.errors import DownloadError
 
@@ -46,14 +46,14 @@ class Limits:
     members: int
 
 
-@dataclass(frozen=True)
-class _Member:
-    """One member as its archive declares it; `fault` says why it isn't taken."""
+class _Member(NamedTuple):
+    """One member as its archive declares it; `fault` says why it can't be unpacked."""
 
     name: str
     folder: bool
     size: int
-    fault: str = ""
+    fault: str
+    open: Callable[[], IO[bytes] | None]
 
 
 def member_path(name: str) -> PurePosixPath | None:
@@ -87,29 +87,30 @@ def member_path(name: str) -> PurePosixPath | None:
     return path if parts else None
 
 
-class _Places:
-    """The places taken so far, so that no two members meet on any system's disk."""
+class _Names:
+    """The names so far: no two members may be one file on any system's disk."""
 
     def __init__(self) -> None:
-        self.files: set[str] = set()
-        self.folders: dict[str, str] = {}
+        self._files: set[str] = set()
+        self._folders: dict[str, str] = {}  # as written, by the folded name
 
-    def take(self, path: PurePosixPath, folder: bool) -> None:
-        """Take a place for a file or folder.
+    def add(self, path: PurePosixPath, folder: bool) -> None:
+        """Add a file or folder.
 
         Raises:
-            DownloadError: It is another's, or differs from it in case or in how it is composed.
+            DownloadError: Its name is another's, or differs only in case or composition.
         """
-        above = [p for p in (*([path] if folder else []), *path.parents) if p.parts]
-        for place in above:
-            key = _folded(place)
-            if key in self.files or self.folders.setdefault(key, str(place)) != str(place):
-                raise DownloadError(f"its member {str(path)!r} collides with another by name")
+        folders = [p for p in (*([path] if folder else []), *path.parents) if p.parts]
+        clash = any(
+            _folded(p) in self._files or self._folders.setdefault(_folded(p), str(p)) != str(p)
+            for p in folders
+        )
         if not folder:
             key = _folded(path)
-            if key in self.files or key in self.folders:
-                raise DownloadError(f"its member {str(path)!r} collides with another by name")
-            self.files.add(key)
+            clash = clash or key in self._files or key in self._folders
+            self._files.add(key)
+        if clash:
+            raise DownloadError(f"its member {str(path)!r} collides with another by name")
 
 
 def _folded(path: PurePosixPath) -> str:
@@ -120,7 +121,7 @@ def unpack(archive: Path, folder: Path, limits: Limits) -> int:
     """Unpack a zip or tar archive into a folder that doesn't exist yet or is empty.
 
     Whatever goes wrong, `folder` is left as it was. A run that was killed leaves a hidden folder
-    beside, which the next run removes.
+    next to it, which the next run removes.
 
     Args:
         archive: zip, or tar that may be compressed by gzip, bzip2 or xz.
@@ -134,35 +135,28 @@ def unpack(archive: Path, folder: Path, limits: Limits) -> int:
         DownloadError: Not an archive, damaged, or one that holds what it shouldn't.
         OSError: The disk can't be written.
     """
-    beside = folder.with_name(f".unpacking-{folder.name}")
-    shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir(parents=True)
+    hidden = folder.with_name(f".unpacking-{folder.name}")
+    shutil.rmtree(hidden, ignore_errors=True)
+    hidden.mkdir(parents=True)
     try:
-        n_files = _unpack_into(archive, beside, limits)
-        beside.replace(folder)
+        n_files = _unpack_into(archive, hidden, limits)
+        hidden.replace(folder)
     except DownloadError as error:
         raise DownloadError(f"{archive}: not unpacked: {error}") from error
-    except _BROKEN as error:
-        raise _damaged(archive, error) from error
-    except OSError as error:
-        if error.errno not in (None, errno.EINVAL):  # which a broken archive gives rise to
-            raise
-        raise _damaged(archive, error) from error
+    except (*_BROKEN, OSError) as error:
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+            raise  # the disk's, not the archive's
+        raise DownloadError(f"{archive}: damaged, or not a zip or tar archive ({error})") from error
     finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        shutil.rmtree(hidden, ignore_errors=True)
     return n_files
 
 
-def _damaged(archive: Path, error: Exception) -> DownloadError:
-    return DownloadError(f"{archive}: damaged, or not a zip or tar archive ({error})")
-
-
 def _unpack_into(archive: Path, folder: Path, limits: Limits) -> int:
-    members = (
-        _zip_members(archive) if zipfile.is_zipfile(archive) else _tar_members(archive, limits)
-    )
-    places, n_files, left = _Places(), 0, limits.bytes
-    for number, (member, source) in enumerate(members, start=1):
+    is_zip = zipfile.is_zipfile(archive)
+    names, n_files, left = _Names(), 0, limits.bytes
+    members = _zip_members(archive) if is_zip else _tar_members(archive, limits)
+    for number, member in enumerate(members, start=1):
         if number > limits.members:
             raise DownloadError(f"it has more than the {limits.members} members expected at most")
         path = member_path(member.name)
@@ -170,53 +164,48 @@ def _unpack_into(archive: Path, folder: Path, limits: Limits) -> int:
             raise DownloadError(f"its member {member.name[:200]!r} is {member.fault}")
         if path is None:
             continue
-        places.take(path, member.folder)
+        names.add(path, member.folder)
         target = folder / path
         if member.folder:
             target.mkdir(parents=True, exist_ok=True)
             continue
         if not 0 <= member.size <= left:
-            _too_large(limits)
+            raise _too_large(limits)
+        left -= member.size
         target.parent.mkdir(parents=True, exist_ok=True)
-        stream = source()
-        assert stream is not None  # a plain file always has one
-        with stream, target.open("xb") as file:
-            left -= _copy(stream, file, member)
+        _copy(member, target)
         n_files += 1
     return n_files
 
 
-def _too_large(limits: Limits) -> NoReturn:
-    raise DownloadError(f"it unpacks to more than the {limits.bytes / 1e6:.0f} MB expected at most")
+def _too_large(limits: Limits) -> DownloadError:
+    return DownloadError(
+        f"it unpacks to more than the {limits.bytes / 1e6:.0f} MB expected at most"
+    )
 
 
-def _copy(stream: IO[bytes], file: BinaryIO, member: _Member) -> int:
+def _copy(member: _Member, target: Path) -> None:
+    stream = member.open()
+    assert stream is not None  # a plain file always has one
     size = 0
-    while block := stream.read(_BLOCK):
-        size += len(block)
-        if size > member.size:
-            break
-        file.write(block)
+    with stream, target.open("xb") as file:
+        while size <= member.size and (block := stream.read(_BLOCK)):
+            size += len(block)
+            file.write(block)
     if size != member.size:
         raise DownloadError(f"its member {member.name!r} isn't of the size that it declares")
-    return size
 
 
-_Opened = tuple[_Member, Callable[[], "IO[bytes] | None"]]
-
-
-def _zip_members(archive: Path) -> Iterator[_Opened]:
+def _zip_members(archive: Path) -> Iterator[_Member]:
     with zipfile.ZipFile(archive) as packed:
         for info in packed.infolist():
             kind = stat.S_IFMT(info.external_attr >> 16)
-            fault = ""
+            fault = "encrypted" if info.flag_bits & _ENCRYPTED else ""
             if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
                 fault = "a link or a device, not a file"
-            elif info.flag_bits & _ENCRYPTED:
-                fault = "encrypted"
             # `filename` ends at a NUL of the name that the archive has, `orig_filename` doesn't.
-            member = _Member(info.orig_filename, info.is_dir(), info.file_size, fault)
-            yield member, partial(packed.open, info)
+            name, open_member = info.orig_filename, partial(packed.open, info)
+            yield _Member(name, info.is_dir(), info.file_size, fault, open_member)
 
 
 class _Bounded:
@@ -234,11 +223,11 @@ class _Bounded:
         block = self.stream.read(size)
         self.left -= len(block)
         if self.left < 0:
-            _too_large(self.limits)
+            raise _too_large(self.limits)
         return block
 
 
-def _tar_members(archive: Path, limits: Limits) -> Iterator[_Opened]:
+def _tar_members(archive: Path, limits: Limits) -> Iterator[_Member]:
     with archive.open("rb") as file:
         start = file.read(6)
     openers: dict[bytes, Any] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
@@ -251,6 +240,6 @@ def _tar_members(archive: Path, limits: Limits) -> Iterator[_Opened]:
             fault = "" if info.isreg() or info.isdir() else "a link or a device, not a file"
             if info.issparse():
                 fault = "a sparse file"
-            member = _Member(info.name, info.isdir(), info.size, fault)
-            yield member, partial(packed.extractfile, info)
+            open_member = partial(packed.extractfile, info)
+            yield _Member(info.name, info.isdir(), info.size, fault, open_member)
             packed.members = []  # or every header stays in memory

@@ -1,8 +1,8 @@
 """Emotions and the ways to turn them into classes.
 
 A corpus gives each clip an emotion (and sometimes an intensity); a `LabelScheme` maps that to
-the class a head is trained on. A scheme names every emotion it meets: one it leaves out on
-purpose is mapped to None, one it has never heard of is an error.
+the class a head is trained on. A scheme names every emotion that may occur: one that is left out
+on purpose is mapped to None, one that isn't named is an error.
 """
 
 import csv
@@ -15,7 +15,7 @@ from pathlib import Path
 
 from ser_embed.errors import LabelError
 
-__all__ = ["EMOTIONS", "SCHEMES", "LabelScheme", "canonical_emotion", "load_scheme"]
+__all__ = ["EMOTIONS", "SCHEMES", "LabelScheme", "canonical_emotion"]
 
 EMOTIONS = (
     "neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "surprised", "boredom",
@@ -59,6 +59,39 @@ class LabelScheme:
     name: str
     classes: tuple[str, ...]
     mapping: Mapping[str, str | None]
+
+    @classmethod
+    def load(cls, name_or_file: str) -> "LabelScheme":
+        """Return a scheme by name, or one from a user's mapping file.
+
+        A mapping file is CSV with the header `emotion,label`, or a JSON object from emotion to
+        label. An emotion may be written `emotion/intensity`. An empty label (JSON: null) leaves
+        the clips out. Classes are ordered as they first appear.
+
+        Raises:
+            LabelError: No such scheme or file, or a file that names no class.
+        """
+        if name_or_file in SCHEMES:
+            return SCHEMES[name_or_file]
+        path = Path(name_or_file)
+        if not path.is_file():
+            raise LabelError(
+                f"{name_or_file!r} is neither a label scheme ({', '.join(SCHEMES)}) nor a mapping "
+                "file"
+            )
+        try:
+            mapping = _mapping(_read_mapping(path))
+        except (ValueError, KeyError, AttributeError, RecursionError, csv.Error) as error:
+            raise LabelError(
+                f"{path}: not a mapping file ({error}); it must be CSV with the header "
+                "emotion,label or a JSON object from emotion to label"
+            ) from error
+        classes = tuple(dict.fromkeys(label for label in mapping.values() if label))
+        if len(classes) < 2:
+            raise LabelError(
+                f"{path}: names {len(classes)} classes; a classifier needs two or more"
+            )
+        return cls(path.stem, classes, mapping)
 
     def label(self, emotion: str, intensity: str = "") -> str | None:
         """Return the class of an emotion, or None if the scheme leaves it out.
@@ -139,36 +172,6 @@ SCHEMES: dict[str, LabelScheme] = {
 """The label schemes by name."""
 
 
-def load_scheme(name_or_file: str) -> LabelScheme:
-    """Return a scheme by name, or one from a user's mapping file.
-
-    A mapping file is CSV with the header `emotion,label`, or a JSON object from emotion to
-    label. An emotion may be written `emotion/intensity`. An empty label (JSON: null) leaves the
-    clips out. Classes are ordered as they first appear.
-
-    Raises:
-        LabelError: No such scheme or file, or a file that names no class.
-    """
-    if name_or_file in SCHEMES:
-        return SCHEMES[name_or_file]
-    path = Path(name_or_file)
-    if not path.is_file():
-        raise LabelError(
-            f"{name_or_file!r} is neither a label scheme ({', '.join(SCHEMES)}) nor a mapping file"
-        )
-    try:
-        mapping = _mapping(_read_mapping(path))
-    except (ValueError, KeyError, AttributeError, RecursionError, csv.Error) as error:
-        raise LabelError(
-            f"{path}: not a mapping file ({error}); it must be CSV with the header "
-            "emotion,label or a JSON object from emotion to label"
-        ) from error
-    classes = tuple(dict.fromkeys(label for label in mapping.values() if label))
-    if len(classes) < 2:
-        raise LabelError(f"{path}: names {len(classes)} classes; a classifier needs two or more")
-    return LabelScheme(path.stem, classes, mapping)
-
-
 def _read_mapping(path: Path) -> list[tuple[str, str | None]]:
     text = path.read_text(encoding="utf-8-sig")
     if path.suffix.lower() == ".json":
@@ -184,14 +187,11 @@ def _mapping(pairs: Iterable[tuple[str, str | None]]) -> dict[str, str | None]:
     for emotion, label in pairs:
         if not isinstance(label, str | None):
             raise ValueError(f"the label of {emotion!r} is {label!r}, not text")
-        key, label = _canonical_key(emotion), (label or "").strip() or None
+        word, slash, intensity = emotion.partition("/")
+        key = canonical_emotion(word) + slash + intensity.strip().lower()
+        label = (label or "").strip() or None
         if not key:
             raise ValueError(f"the label {label!r} has no emotion")
         if mapping.setdefault(key, label) != label:
             raise ValueError(f"{emotion!r} has two labels, {mapping[key]!r} and {label!r}")
     return mapping
-
-
-def _canonical_key(key: str) -> str:
-    emotion, slash, intensity = key.partition("/")
-    return canonical_emotion(emotion) + slash + intensity.strip().lower()

@@ -1,31 +1,28 @@
-"""Fetching a file over HTTP: resumed where it broke off, bounded in size, checked before use.
+"""Fetching a file over HTTP: resumed where it broke off, bounded in size, checked before use."""
 
-pooch fetches and hashes; what it lacks is added here: going on with a partial file by a Range
-request, and ending a transfer that grows beyond what was expected.
-"""
-
+import hashlib
 import logging
 import time
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any, BinaryIO, NoReturn
+from typing import NoReturn
 from urllib.parse import urlsplit
 
-import pooch
-from requests import Response, exceptions
-from tqdm import tqdm
+import requests
+from requests import exceptions
 
 from ser_embed import __version__
 from ser_embed.errors import DownloadError
+from ser_embed.progress import progress
 
-__all__ = ["check_file", "fetch_file"]
+__all__ = ["check_file", "fetch_file", "file_digest"]
 
 log = logging.getLogger(__name__)
 
 ATTEMPTS = 3  # at a transfer that breaks off, each going on from the last
 _PAUSE = 1.0  # seconds between them
 _CHUNK = 1 << 16
-_PASSING = (416, 502, 503, 504)  # answers that may be another a second later
+_PASSING = (416, 502, 503, 504)  # answers that may be different a second later
 
 
 def fetch_file(
@@ -34,12 +31,12 @@ def fetch_file(
     most: int,
     checksum: str = "",
     timeout: float = 30.0,
-    hide: bool | None = None,
+    quiet: bool = False,
     stated: str = "the publisher states",
 ) -> None:
     """Fetch a file; it appears under its name only when it is whole and checked.
 
-    What has come of a transfer that breaks off stays in `<file>.part`, and the next call goes on
+    What came of a transfer that breaks off stays in `<file>.part`, and the next call goes on
     from there if the server can and the file is still the same.
 
     Args:
@@ -48,7 +45,7 @@ def fetch_file(
         most: Bytes that it may have at most.
         checksum: `md5:HEX` or `sha256:HEX` that it must have, "" for any.
         timeout: Seconds without a byte after which the transfer ends.
-        hide: tqdm's `disable`.
+        quiet: Whether no progress is shown.
         stated: Where the checksum is from, in words.
 
     Raises:
@@ -59,15 +56,21 @@ def fetch_file(
     file.parent.mkdir(parents=True, exist_ok=True)
     for attempt in range(1, ATTEMPTS + 1):
         try:
-            _fetch_rest(url, part, most, timeout, hide, resume=bool(checksum))
+            _fetch_rest(url, part, most, timeout, quiet, resume=bool(checksum))
             break
         except exceptions.RequestException as error:
             reason = _explain(error, url, timeout)
-            if attempt == ATTEMPTS or not _broke_off(error):
+            begun = isinstance(error, exceptions.ChunkedEncodingError) or _status(error) in _PASSING
+            if attempt == ATTEMPTS or not begun:
                 kept = _what_is_kept(part, can_resume=bool(checksum))
                 raise DownloadError(f"{url}: {reason}{kept}") from error
             log.info("%s: %s; going on", url, reason)
             time.sleep(_PAUSE)
+        except ValueError as error:
+            raise DownloadError(f"{url}: the server's answer makes no sense ({error})") from error
+        except DownloadError:
+            _forget(part)
+            raise
     try:
         if checksum:
             check_file(part, checksum, stated)
@@ -87,7 +90,7 @@ def check_file(file: Path, checksum: str, stated: str) -> None:
     algorithm, _, wanted = checksum.partition(":")
     if algorithm not in ("md5", "sha256"):
         raise DownloadError(f"{file}: {checksum[:200]!r} is no checksum that can be compared")
-    found = pooch.file_hash(file, alg=algorithm)
+    found = file_digest(file, algorithm)
     if found != wanted.lower():
         name, size = file.name.removesuffix(".part"), file.stat().st_size
         raise DownloadError(
@@ -96,97 +99,63 @@ def check_file(file: Path, checksum: str, stated: str) -> None:
         )
 
 
+def file_digest(file: Path, algorithm: str = "sha256") -> str:
+    """Return a file's digest in hexadecimal."""
+    digest = hashlib.new(algorithm, usedforsecurity=False)
+    with file.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
 # --- one transfer ----------------------------------------------------------------------------
 
 
-def _fetch_rest(
-    url: str, part: Path, most: int, timeout: float, hide: bool | None, resume: bool
-) -> None:
+def _fetch_rest(url: str, part: Path, most: int, timeout: float, quiet: bool, resume: bool) -> None:
     """Fetch what a partial file lacks, or all of it."""
-    tag = _tag_file(part)
-    validator = tag.read_text(encoding="latin-1") if tag.exists() else ""
-    start = part.stat().st_size if part.exists() and (validator or resume) else 0
+    tag, name = _tag_file(part), part.name.removesuffix(".part")
+    version = tag.read_text(encoding="latin-1") if tag.exists() else ""
+    start = part.stat().st_size if part.exists() and (version or resume) else 0
     headers = {"Accept-Encoding": "identity", "User-Agent": f"ser_embed/{__version__}"}
     if start:
         headers["Range"] = f"bytes={start}-"
-        if validator:
-            headers["If-Range"] = validator
-    bar = tqdm(
-        desc=part.name.removesuffix(".part"), unit="B", unit_scale=True, initial=start,
-        disable=hide, leave=True,
-    )  # fmt: skip
-    with part.open("ab") as file, bar:
-        file.truncate(start)
-        sink = _Sink(file, start, most, bar, tag)
-        downloader = pooch.HTTPDownloader(
-            chunk_size=_CHUNK, headers=headers, timeout=timeout, hooks={"response": sink.answered}
-        )
-        try:
-            downloader(url, sink, None)
-        except exceptions.HTTPError as error:
-            if not sink.has_all:
-                if _status(error) == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
-                    file.truncate(0)  # it is shorter now than what is here of it
-                raise
-        except exceptions.RequestException:
-            raise
-        except ValueError as error:
-            raise DownloadError(f"{url}: the server's answer makes no sense ({error})") from error
-    if sink.total and part.stat().st_size != sink.total:
+        if version:
+            headers["If-Range"] = version
+    with requests.get(url, headers=headers, timeout=timeout, stream=True) as response:
+        if response.status_code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+            if response.headers.get("Content-Range", "") == f"bytes */{start}":
+                return  # it is here whole
+            part.write_bytes(b"")  # it is shorter now than what is here of it
+        response.raise_for_status()
+        if response.status_code != HTTPStatus.PARTIAL_CONTENT:
+            start = 0  # the server can't send a part, or the file is another by now
+        elif not response.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
+            raise DownloadError(f"{url}: the server sent another part than was asked for")
+        length = int(response.headers.get("Content-Length") or 0)
+        total = start + length if length else 0
+        if total > most:
+            _too_large(name, total, most)
+        etag = response.headers.get("ETag", "")
+        strong = etag and not etag.startswith("W/")
+        version = etag if strong else response.headers.get("Last-Modified", "")
+        tag.write_text(version, encoding="latin-1", errors="replace")
+        with part.open("ab") as file, progress(name, total or None, "B", quiet, start) as bar:
+            file.truncate(start)
+            for block in response.iter_content(_CHUNK):
+                if bar.done + len(block) > most:
+                    _too_large(name, int(bar.done) + len(block), most)
+                file.write(block)
+                file.flush()  # so that a kill loses none of it
+                bar.advance(len(block))
+    if total and part.stat().st_size != total:
         raise exceptions.ChunkedEncodingError("fewer bytes came than were announced")
 
 
-class _Sink:
-    """The file that pooch writes into: it heeds what the server answers, and bounds the size."""
-
-    def __init__(self, file: BinaryIO, start: int, most: int, bar: "tqdm[Any]", tag: Path) -> None:
-        self.file, self.start, self.most, self.bar, self.tag = file, start, most, bar, tag
-        self.size, self.total, self.has_all = start, 0, False
-
-    def answered(self, response: Response, *args: Any, **kwargs: Any) -> None:
-        """Take in an answer's headers, before its body."""
-        if response.is_redirect:
-            return
-        headers = response.headers
-        if response.status_code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
-            self.has_all = headers.get("Content-Range", "") == f"bytes */{self.start}"
-        if not response.ok:
-            return
-        length = int(headers.get("Content-Length") or 0)
-        if response.status_code == HTTPStatus.PARTIAL_CONTENT:
-            if not headers.get("Content-Range", "").startswith(f"bytes {self.start}-"):
-                raise DownloadError(f"{response.url}: the server sent another part than was asked")
-        elif self.start:  # it can't send a part, or the file is another by now
-            self.file.truncate(0)
-            self.size = self.start = 0
-            self.bar.reset()
-        self.total = self.start + length if length else 0
-        if self.total > self.most:
-            self._too_large(self.total)
-        etag = headers.get("ETag", "")
-        strong = etag if etag and not etag.startswith("W/") else headers.get("Last-Modified", "")
-        self.tag.write_text(strong, encoding="latin-1", errors="replace")
-        self.bar.total = self.total or None
-        self.bar.refresh()
-
-    def write(self, block: bytes) -> None:
-        """Take the next bytes."""
-        self.size += len(block)
-        if self.size > self.most:
-            self._too_large(self.size)
-        self.file.write(block)
-        self.bar.update(len(block))
-
-    def flush(self) -> None:
-        """Hand them to the system, so that a kill loses none."""
-        self.file.flush()
-
-    def _too_large(self, size: int) -> NoReturn:
-        self.file.truncate(0)
-        raise DownloadError(
-            f"{self.tag.name.removesuffix('.part.tag')}: {size} bytes or more, where {self.most} "
-            "are expected at most; look at its page for what became of it"
-        )
+def _too_large(name: str, size: int, most: int) -> NoReturn:
+    raise DownloadError(
+        f"{name}: {size} bytes or more, where {most} are expected at most; look at its page for "
+        "what became of it"
+    )
 
 
 def _tag_file(part: Path) -> Path:
@@ -200,9 +169,9 @@ def _forget(part: Path) -> None:
 
 
 def _what_is_kept(part: Path, can_resume: bool) -> str:
-    """Say what is kept of a broken transfer; what could never be gone on with is dropped."""
-    size = part.stat().st_size if part.exists() else 0
-    if not size or not (can_resume or _tag_file(part).read_text(encoding="latin-1")):
+    """Say what is kept of a broken transfer; what could never be resumed is dropped."""
+    size, tag = part.stat().st_size if part.exists() else 0, _tag_file(part)
+    if not size or not (can_resume or (tag.exists() and tag.stat().st_size)):
         _forget(part)
         return ""
     return f". {size / 1e6:.1f} MB are kept, and the same command goes on from there"
@@ -210,11 +179,6 @@ def _what_is_kept(part: Path, can_resume: bool) -> str:
 
 def _status(error: exceptions.RequestException) -> int:
     return error.response.status_code if error.response is not None else 0
-
-
-def _broke_off(error: exceptions.RequestException) -> bool:
-    """Whether a transfer had begun, so that going on is worth a try."""
-    return isinstance(error, exceptions.ChunkedEncodingError) or _status(error) in _PASSING
 
 
 def _explain(error: exceptions.RequestException, url: str, timeout: float) -> str:

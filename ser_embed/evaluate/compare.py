@@ -29,7 +29,7 @@ from ser_embed.command import (
     command_line,
     run_command,
 )
-from ser_embed.corpora import Listing, listing_of, load_scheme
+from ser_embed.corpora import LabelScheme, Listing, listing_of
 from ser_embed.encoders import BackendName
 from ser_embed.errors import HeadError, SerEmbedError
 from ser_embed.evaluate.contestants import MODELS, Contestant, Terms, contestant_of, enter
@@ -103,7 +103,7 @@ def _terms(config: CompareConfig, listing: Listing) -> Terms:
 
 def _key(contestant: Contestant, config: CompareConfig, listing: Listing) -> str:
     """Return what a model's figures depend on, as far as one can tell without training it."""
-    told: list[Any] = [asdict(contestant), asdict(load_scheme(config.labels)), config.split]
+    told: list[Any] = [asdict(contestant), asdict(LabelScheme.load(config.labels)), config.split]
     told += [config.epochs, config.ensemble, config.seed, config.limit, config.backend]
     digest = hashlib.sha256(json.dumps(told, default=str).encode())
     for utterance in listing.utterances:
@@ -122,7 +122,7 @@ def _row(contestant: Contestant, terms: Terms) -> dict[str, Any]:
     """Train a model and return its line of the table."""
     entry = enter(contestant, terms)
     report = json.loads((entry.run / "report.json").read_text(encoding="utf-8"))
-    wanted = load_scheme(terms.labels).classes
+    wanted = LabelScheme.load(terms.labels).classes
     if tuple(report["classes"]) != wanted:
         raise HeadError(
             f"{entry.run}: its classes are {', '.join(report['classes'])}, not those of --labels "

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ser_embed.audio import CLIP_SECONDS, AudioFile
-from ser_embed.corpora import Listing, load_scheme
+from ser_embed.corpora import LabelScheme, Listing
 from ser_embed.encoders import BackendName
 from ser_embed.errors import AudioError, HeadError
 from ser_embed.evaluate.svm import Functionals, SvmClassifier, svm_settings, train_svm
@@ -206,7 +206,7 @@ def _finetune(contestant: Contestant, terms: Terms) -> Path:
 
 def _train_svm(terms: Terms) -> tuple[Path, SvmClassifier]:
     hide = True if terms.quiet else None
-    scheme = load_scheme(terms.labels)
+    scheme = LabelScheme.load(terms.labels)
     settings = svm_settings(Functionals().version, CLIP_SECONDS, terms.seed)
     clips = read_recordings(terms.listing, scheme, settings, True, terms.workers, hide)
     splits = make_splits(terms.split, clips.table, clips.classes, terms.seed)

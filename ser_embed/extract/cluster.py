@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from ser_embed.corpora import DEMO, Listing
+from ser_embed.corpora import Listing
 from ser_embed.encoders import BackendName, Encoder
 from ser_embed.errors import ClusterError, MissingExtra, StoreError
 from ser_embed.extract.blocks import BlockEncoder, Digests, Job, decode_blocks, write_plan
@@ -156,7 +156,7 @@ def extract_ray(
         folder = ShardFolder(place, bool(options.url))
         with IndexWriter.open(
             path, settings, listing.corpus, listing.root,
-            trained=encoder.trained, demo=listing.corpus == DEMO, folder=folder,
+            trained=encoder.trained, demo=listing.synthetic, folder=folder,
         ) as writer:  # fmt: skip
             job = Job(
                 settings, _where_everyone_finds_it(encoder.name), options.backend,

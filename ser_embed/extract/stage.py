@@ -28,7 +28,7 @@ from ser_embed.command import (
     hide_bar,
     run_command,
 )
-from ser_embed.corpora import DEMO, Listing, Utterance, discover, listing_of, read_demo
+from ser_embed.corpora import Listing, Utterance, discover, listing_of
 from ser_embed.encoders import BackendName, Encoder, Layer, Norm, Pool, load_encoder
 from ser_embed.errors import CorpusError
 from ser_embed.extract.cluster import ClusterOptions, cluster, extract_ray
@@ -190,7 +190,7 @@ def extract_listing(
     settings = _settings(config, encoder)
     path = store_path(config.features_dir, listing.corpus, settings)
     started = time.perf_counter()
-    demo = listing.corpus == DEMO
+    demo = listing.synthetic
     with StoreWriter.open(
         path, settings, listing.corpus, listing.root, trained=encoder.trained, demo=demo
     ) as writer:
@@ -219,7 +219,7 @@ def _listings(config: ExtractConfig) -> list[Listing]:
         "No corpus under ./data: encoding the synthetic demo corpus that ships with ser_embed. "
         "Its scores say nothing about real speech."
     )
-    return [read_demo()]
+    return [listing_of(None, "demo", None)]
 
 
 def extract(config: ExtractConfig) -> Outcome:

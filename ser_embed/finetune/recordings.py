@@ -11,7 +11,7 @@ import torch
 from tqdm import tqdm
 
 from ser_embed.audio import AudioFile
-from ser_embed.corpora import DEMO, LabelScheme, Listing
+from ser_embed.corpora import LabelScheme, Listing
 from ser_embed.errors import CorpusError, MissingExtra, StoreError
 from ser_embed.extract import Readers
 from ser_embed.finetune.augment import Augment
@@ -107,7 +107,7 @@ def read_recordings(
         )
     return Recordings(
         table=_table_of(rows),
-        settings=settings, classes=scheme.classes, trained=trained, demo=listing.corpus == DEMO,
+        settings=settings, classes=scheme.classes, trained=trained, demo=listing.synthetic,
         left_out={str(k): int(v) for k, v in left_out.items()},
         root=listing.root, faults=tuple(faults),
     )  # fmt: skip

@@ -28,7 +28,7 @@ from ser_embed.command import (
     hide_bar,
     run_command,
 )
-from ser_embed.corpora import Listing, listing_of, load_scheme
+from ser_embed.corpora import LabelScheme, Listing, listing_of
 from ser_embed.encoders import Pool, load_encoder
 from ser_embed.errors import EncoderError, HeadError
 from ser_embed.extract import LISTED_FAULTS, ExtractConfig, Readers, extract_listing, spread
@@ -210,7 +210,7 @@ def finetune(config: FinetuneConfig) -> Outcome:
     listing = _listing(config)
     if recipe.network != "classification" and config.freeze == "all":
         return _through_the_cache(config, recipe, listing)
-    scheme = load_scheme(recipe.labels)
+    scheme = LabelScheme.load(recipe.labels)
     network = build_network(recipe.network, recipe.encoder, scheme.classes, recipe.dropout, 0)
     settings = _settings(config, recipe, network)
     freeze(network, config.freeze)  # so that a wrong number is told before the clips are read

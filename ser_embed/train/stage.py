@@ -27,7 +27,7 @@ from ser_embed.command import (
     hide_bar,
     run_command,
 )
-from ser_embed.corpora import load_scheme
+from ser_embed.corpora import LabelScheme
 from ser_embed.errors import HeadError
 from ser_embed.heads import HEADS, build_head, calibrated, save_head
 from ser_embed.reports import write_json
@@ -263,7 +263,7 @@ def train(config: TrainConfig) -> Outcome:
     _check(config)
     if config.search:
         require_optuna()  # before anything is read
-    scheme = load_scheme(config.labels)
+    scheme = LabelScheme.load(config.labels)
     files = labelled_stores(config.stores, config.features_dir, config.unlabelled)
     clips = load_clips(open_stores(files, config.features_dir), scheme)
     splits = make_splits(config.split, clips.table, clips.classes, config.seed)

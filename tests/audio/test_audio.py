@@ -24,7 +24,7 @@ from ser_embed.audio.constants import AUDIO_ENDINGS, CLIP_SECONDS, FillRule
 from ser_embed.audio.cutting import SAMPLE_RATE, Clip, fit_length, trim_silence
 from ser_embed.audio.decoding import AudioFile, load_audio
 from ser_embed.audio.resampling import Resampler, resample, to_mono
-from ser_embed.corpora import folders as corpora
+from ser_embed.corpora import __main__ as corpora
 from ser_embed.errors import AudioError
 
 RATES = [8_000, 11_025, 22_050, 24_414, 32_000, 44_100, 48_000, 96_000, 192_000]

@@ -144,7 +144,7 @@ COLLISIONS = [
 @pytest.mark.parametrize("kind", MAKERS)
 @pytest.mark.parametrize("names", COLLISIONS, ids=map("-".join, COLLISIONS))
 @pytest.mark.filterwarnings("ignore:Duplicate name")
-def test_names_that_meet_on_some_disk_are_refused(
+def test_names_that_are_one_on_some_disk_are_refused(
     tmp_path: Path, kind: str, names: tuple[str, str]
 ) -> None:
     archive = MAKERS[kind](tmp_path / "bad", [(name, b"1") for name in names])
@@ -173,20 +173,20 @@ def test_members_are_counted(tmp_path: Path) -> None:
 def test_a_zip_that_declares_less_than_it_holds_is_refused(tmp_path: Path) -> None:
     data = bytes(900_000)
     archive = make_zip(tmp_path / "a.zip", [("a.wav", data)])
-    raw, true, told = archive.read_bytes(), struct.pack("<I", len(data)), struct.pack("<I", 10)
+    raw, true, less = archive.read_bytes(), struct.pack("<I", len(data)), struct.pack("<I", 10)
     assert raw.count(true) == 2  # in the member's own header and in the directory
-    archive.write_bytes(raw.replace(true, told))
+    archive.write_bytes(raw.replace(true, less))
     assert "damaged" in refused(archive)  # its CRC is not that of its first 10 bytes
     crc, first = (struct.pack("<I", zlib.crc32(d)) for d in (data, data[:10]))
-    archive.write_bytes(raw.replace(true, told).replace(crc, first))
+    archive.write_bytes(raw.replace(true, less).replace(crc, first))
     unpack(archive, tmp_path / "corpus", LIMITS)  # what it declares is what is taken
     assert everything(tmp_path / "corpus") == {"a.wav": data[:10]}
 
 
 def test_a_zip_that_declares_more_than_it_holds_is_refused(tmp_path: Path) -> None:
     archive = make_zip(tmp_path / "a.zip", [("a.wav", b"12345")])
-    told = archive.read_bytes().replace(struct.pack("<I", 5), struct.pack("<I", 500))
-    archive.write_bytes(told)
+    raw = archive.read_bytes().replace(struct.pack("<I", 5), struct.pack("<I", 500))
+    archive.write_bytes(raw)
     assert "a.zip" in refused(archive)
 
 
@@ -213,7 +213,7 @@ def test_sparse_files_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("mode", ["zip", "w", "w:gz", "w:bz2", "w:xz"])
-def test_damage_is_told_and_leaves_nothing(tmp_path: Path, mode: str) -> None:
+def test_damage_is_reported_and_leaves_nothing(tmp_path: Path, mode: str) -> None:
     archive = tmp_path / "archive"
     data = bytes(range(256)) * 40
     if mode == "zip":
@@ -226,7 +226,7 @@ def test_damage_is_told_and_leaves_nothing(tmp_path: Path, mode: str) -> None:
 
 
 @pytest.mark.parametrize("data", [b"", b"no archive", b"PK\x05\x06" + bytes(18), b"\x1f\x8b"])
-def test_what_is_no_archive_is_told_or_empty(tmp_path: Path, data: bytes) -> None:
+def test_what_is_no_archive_is_reported_or_empty(tmp_path: Path, data: bytes) -> None:
     archive = tmp_path / "archive"
     archive.write_bytes(data)
     if data.startswith(b"PK"):
@@ -235,7 +235,7 @@ def test_what_is_no_archive_is_told_or_empty(tmp_path: Path, data: bytes) -> Non
         assert "not a zip or tar archive" in refused(archive)
 
 
-def test_an_encrypted_zip_is_told(tmp_path: Path) -> None:
+def test_an_encrypted_zip_is_reported(tmp_path: Path) -> None:
     archive = make_zip(tmp_path / "a.zip", [("a.wav", b"12345")])
     raw = bytearray(archive.read_bytes())
     raw[6] |= 1  # the flag, in the member's own header

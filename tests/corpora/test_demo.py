@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import soundfile
 
+from ser_embed import demo
 from ser_embed.audio.cutting import SAMPLE_RATE
-from ser_embed.corpora import demo, synthesiser
+from ser_embed.corpora import synthesiser
 
 SHIPPED = Path(__file__).parents[2] / "artifacts" / "demo"
 KINDS = [("neutral", "normal")] + [
@@ -147,7 +148,7 @@ def test_main_writes_the_corpus_and_its_readme(
         made.append(arguments)
         return np.full(1600, 0.01, dtype=np.float32)
 
-    monkeypatch.setattr(demo, "synthesise", synthesise)
+    monkeypatch.setattr(synthesiser, "synthesise", synthesise)
     assert demo.main([str(tmp_path / "new"), "--seed", "5"]) == 0
     names = sorted(path.stem for path in (tmp_path / "new").rglob("*.ogg"))
     assert len(names) == len(set(names)) == len(set(made)) == 360

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ser_embed.corpora.labels import EMOTIONS, SCHEMES, LabelScheme, canonical_emotion, load_scheme
+from ser_embed.corpora.labels import EMOTIONS, SCHEMES, LabelScheme, canonical_emotion
 from ser_embed.corpora.naming import CORPORA
 from ser_embed.errors import LabelError
 
@@ -33,7 +33,7 @@ def split_key(key: str) -> tuple[str, str]:
 
 @pytest.mark.parametrize("name", SCHEMES)
 def test_a_scheme_is_found_by_its_name_and_has_distinct_classes(name: str) -> None:
-    scheme = load_scheme(name)
+    scheme = LabelScheme.load(name)
     assert scheme is SCHEMES[name]
     assert scheme.name == name
     assert len(set(scheme.classes)) == len(scheme.classes) >= 2
@@ -162,7 +162,7 @@ def write(path: Path, text: str, encoding: str = "utf-8") -> str:
     ids=["csv", "csv-crlf", "csv-columns", "json-null", "json-empty"],
 )
 def test_a_mapping_file_is_a_scheme(tmp_path: Path, name: str, text: str, encoding: str) -> None:
-    scheme = load_scheme(write(tmp_path / name, text, encoding))
+    scheme = LabelScheme.load(write(tmp_path / name, text, encoding))
     assert scheme == LabelScheme(
         "mood", ("up", "down"), {"happy": "up", "angry": "up", "sad": "down", "neutral": None}
     )
@@ -171,7 +171,7 @@ def test_a_mapping_file_is_a_scheme(tmp_path: Path, name: str, text: str, encodi
 
 def test_a_mapping_file_may_tell_intensities_apart(tmp_path: Path) -> None:
     text = "emotion,label\nAnger/High,alarm\nangry,fine\nhappy,fine\nsad/low,\nsad,alarm\n"
-    scheme = load_scheme(write(tmp_path / "alarm.csv", text))
+    scheme = LabelScheme.load(write(tmp_path / "alarm.csv", text))
     assert scheme.classes == ("alarm", "fine")
     assert scheme.label("angry", "high") == "alarm"
     assert scheme.label("angry", "low") == scheme.label("angry") == "fine"
@@ -181,7 +181,7 @@ def test_a_mapping_file_may_tell_intensities_apart(tmp_path: Path) -> None:
 
 def test_a_mapping_file_may_name_emotions_of_its_own(tmp_path: Path) -> None:
     text = '{"Excité": "fort", "calm": "doux"}'
-    scheme = load_scheme(write(tmp_path / "français.json", text))
+    scheme = LabelScheme.load(write(tmp_path / "français.json", text))
     assert scheme.label("excité") == "fort"
     with pytest.raises(LabelError, match="'français' doesn't name 'happy'"):
         scheme.label("happy")
@@ -212,7 +212,7 @@ def test_a_mapping_file_that_can_not_be_used_is_named(
 ) -> None:
     file = write(tmp_path / name, text)
     with pytest.raises(LabelError, match=message) as caught:
-        load_scheme(file)
+        LabelScheme.load(file)
     assert str(caught.value).startswith(file)
 
 
@@ -220,14 +220,14 @@ def test_a_mapping_file_that_is_not_utf8_is_named(tmp_path: Path) -> None:
     file = tmp_path / "utf16.csv"
     file.write_text("emotion,label\nhappy,a\nsad,b\n", encoding="utf-16")
     with pytest.raises(LabelError, match=re.escape(str(file))):
-        load_scheme(str(file))
+        LabelScheme.load(str(file))
 
 
 @pytest.mark.parametrize("name", ["sentiment", "nowhere.csv", ""])
 def test_an_unknown_scheme_lists_the_known_ones(tmp_path: Path, name: str) -> None:
     wanted = str(tmp_path / name) if name else str(tmp_path)
     with pytest.raises(LabelError, match=", ".join(SCHEMES)) as caught:
-        load_scheme(wanted)
+        LabelScheme.load(wanted)
     assert repr(wanted) in str(caught.value)
 
 
@@ -247,7 +247,7 @@ def test_no_mapping_file_raises_anything_but_a_label_error(
     file = tmp_path_factory.getbasetemp() / f"anything{ending}"
     file.write_bytes(content)
     try:
-        scheme = load_scheme(str(file))
+        scheme = LabelScheme.load(str(file))
     except LabelError:
         return
     assert len(set(scheme.classes)) == len(scheme.classes) >= 2
@@ -257,4 +257,4 @@ def test_a_mapping_file_of_brackets_is_none(tmp_path: Path) -> None:
     file = tmp_path / "deep.json"
     file.write_text("[" * 100_000, encoding="utf-8")
     with pytest.raises(LabelError, match="not a mapping file"):
-        load_scheme(str(file))
+        LabelScheme.load(str(file))

@@ -22,7 +22,7 @@ from sklearn.svm import SVC
 
 from ser_embed.audio.cutting import cut_clip
 from ser_embed.audio.decoding import load_audio
-from ser_embed.corpora.folders import read_demo
+from ser_embed.corpora.listing import read_demo
 from ser_embed.errors import HeadError
 from ser_embed.evaluate import compare
 from ser_embed.evaluate.contestants import contestant_of

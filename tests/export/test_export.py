@@ -24,8 +24,8 @@ from hypothesis.extra import numpy as arrays
 from ser_embed import load_audio
 from ser_embed.audio import SAMPLE_RATE, Clip, FillRule, cutting
 from ser_embed.bundled import BUNDLED_HEADS, DEMO_CORPUS
-from ser_embed.corpora.folders import read_demo
 from ser_embed.corpora.labels import SCHEMES
+from ser_embed.corpora.listing import read_demo
 from ser_embed.encoders.graph import Graph
 from ser_embed.errors import ExportError
 from ser_embed.export import hub

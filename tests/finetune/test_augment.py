@@ -13,8 +13,8 @@ import torch
 from test_endtoend import CLASSES, tiny_encoder
 
 from ser_embed.audio import AudioFile
-from ser_embed.corpora.folders import read_demo
-from ser_embed.corpora.labels import load_scheme
+from ser_embed.corpora.labels import LabelScheme
+from ser_embed.corpora.listing import read_demo
 from ser_embed.errors import CorpusError, LabelError, MissingExtra, SerEmbedError
 from ser_embed.extract.encoding import spread
 from ser_embed.finetune.augment import make_augment
@@ -120,7 +120,7 @@ def clips() -> Recordings:
     listing = read_demo()
     few = spread(listing.utterances, 40)
     return read_recordings(
-        type(listing)(listing.corpus, listing.root, few), load_scheme("emotion8"), SETTINGS,
+        type(listing)(listing.corpus, listing.root, few), LabelScheme.load("emotion8"), SETTINGS,
         trained=True, workers=0, hide=True,
     )  # fmt: skip
 
@@ -168,13 +168,13 @@ def test_training_data_by_batch(clips: Recordings, workers: int, tmp_path: Path)
 def test_clips_that_cannot_be_used_are_told(
     tmp_path: Path, write_tone: Callable[..., Path]
 ) -> None:
-    from ser_embed.corpora.folders import read_corpus
+    from ser_embed.corpora.listing import read_corpus
 
     write_tone(tmp_path / "03-01-01-01-01-01-01.wav")
     (tmp_path / "03-01-02-01-01-01-01.wav").write_bytes(b"")
     write_tone(tmp_path / "copy/03-01-01-01-01-01-01.wav")
     listing = read_corpus(tmp_path, "ravdess")
-    scheme = load_scheme("emotion8")
+    scheme = LabelScheme.load("emotion8")
     told = read_recordings(listing, scheme, SETTINGS, trained=True, workers=0, hide=True)
     assert len(told.table) == 1  # the copy is the same clip
     assert [(path.name, reason) for path, reason in told.faults] == [
@@ -213,11 +213,11 @@ def test_what_is_given_takes_the_place_of_the_recipe() -> None:
 
 
 def test_an_emotion_without_a_name_is_an_error(tmp_path: Path) -> None:
-    from ser_embed.corpora.tables import read_csv
+    from ser_embed.corpora.listing import read_csv
 
     (tmp_path / "x.csv").write_text("path,emotion\na.wav,gloomy\n")
     with pytest.raises(LabelError, match="gloomy"):
-        read_recordings(read_csv(tmp_path / "x.csv"), load_scheme("emotion8"), SETTINGS,
+        read_recordings(read_csv(tmp_path / "x.csv"), LabelScheme.load("emotion8"), SETTINGS,
                         trained=True, workers=0, hide=True)  # fmt: skip
 
 
@@ -225,14 +225,14 @@ def test_a_file_name_that_is_no_text(tmp_path: Path, write_tone: Callable[..., P
     """Hugging Face datasets, and pandas beside them, hold text that is UTF-8 alone."""
     import os
 
-    from ser_embed.corpora.folders import read_corpus
+    from ser_embed.corpora.listing import read_corpus
 
     for emotion in ("01", "03"):
         write_tone(tmp_path / f"made/03-01-{emotion}-01-01-01-01.wav")
     (tmp_path / "made").rename(tmp_path / os.fsdecode(b"\xe9t\xe9"))
     listing = read_corpus(tmp_path, "ravdess")
     told = read_recordings(
-        listing, load_scheme("emotion8"), SETTINGS, trained=True, workers=0, hide=True
+        listing, LabelScheme.load("emotion8"), SETTINGS, trained=True, workers=0, hide=True
     )
     data = training_data(told, np.array([1]), Waveforms(told, None))
     assert len(data[0]["waveform"]) == 16_000

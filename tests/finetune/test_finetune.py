@@ -21,8 +21,8 @@ from safetensors.torch import load_file
 from test_endtoend import tiny_encoder
 
 from ser_embed.bundled import DEMO_CORPUS
-from ser_embed.corpora.folders import read_corpus
-from ser_embed.corpora.labels import load_scheme
+from ser_embed.corpora.labels import LabelScheme
+from ser_embed.corpora.listing import read_corpus
 from ser_embed.evaluate import __main__ as evaluate
 from ser_embed.finetune import stage as finetune
 from ser_embed.finetune.network import load_network
@@ -183,7 +183,7 @@ def test_a_classifier_says_that_it_was_fine_tuned_and_takes_samples(mini: Made) 
     assert "encoder mini fine-tuned" in classifier.about
     assert "SYNTHETIC" in classifier.about
     assert classifier.seconds == 2.0
-    assert classifier.classes == load_scheme("emotion8").classes
+    assert classifier.classes == LabelScheme.load("emotion8").classes
     rng = np.random.default_rng(0)
     prediction = classifier.classify(rng.standard_normal((50_000, 2)).astype(np.float32), 48_000)
     assert sum(prediction.probabilities.values()) == pytest.approx(1)
@@ -537,7 +537,7 @@ def test_crema_d_has_21_classes_with_the_official_counts(
         (tmp_path / name).hardlink_to(clip)
     listing = read_corpus(tmp_path, "crema-d")
     assert (len(listing.utterances), listing.faults) == (7442, ())
-    scheme = load_scheme("intensity21")
+    scheme = LabelScheme.load("intensity21")
     labels = scheme.encode(
         (u.emotion for u in listing.utterances), (u.intensity for u in listing.utterances)
     )
@@ -644,7 +644,7 @@ def test_a_last_batch_of_one_clip_is_left_out_of_training_alone(
 def test_the_split_of_a_run_is_the_rule_by_itself(mini: Made) -> None:
     """The same clips by the same rule fall into the same parts as stage 2 would have them."""
     parts = pd.read_csv(mini[0] / "clips.csv", dtype=str)
-    scheme = load_scheme("emotion8")
+    scheme = LabelScheme.load("emotion8")
     index = {name: number for number, name in enumerate(scheme.classes)}
     table = parts.assign(label=parts["label"].map(index), gender="", part="")
     (split,) = make_splits("random", table, scheme.classes, 42)

@@ -8,9 +8,8 @@ import pytest
 import torch
 from test_endtoend import tiny_encoder
 
-from ser_embed.corpora.folders import listing_of
-from ser_embed.corpora.labels import load_scheme
-from ser_embed.corpora.tables import Listing
+from ser_embed.corpora.labels import LabelScheme
+from ser_embed.corpora.listing import Listing, listing_of
 from ser_embed.extract.encoding import spread
 from ser_embed.finetune import probe
 from ser_embed.finetune.network import Network, build_network
@@ -34,7 +33,7 @@ def clips() -> Recordings:
         encoder="tiny", weights="", layer=2, pool="mean", norm="none", trim=True, seconds=1.0,
         fill="none", dtype="float32", precision="fp32", seed=0,
     )  # fmt: skip
-    return read_recordings(some, load_scheme("sentiment3"), settings, True, 0, True)
+    return read_recordings(some, LabelScheme.load("sentiment3"), settings, True, 0, True)
 
 
 @pytest.fixture(scope="module")

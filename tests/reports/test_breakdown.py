@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ser_embed.corpora.folders import read_corpus
+from ser_embed.corpora.listing import read_corpus
 from ser_embed.reports.breakdown import (
     COVERAGES,
     abstention,

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ser_embed.corpora.folders import read_corpus
 from ser_embed.corpora.labels import SCHEMES
+from ser_embed.corpora.listing import read_corpus
 from ser_embed.errors import SplitError
 from ser_embed.splits.names import SPLITS
 from ser_embed.splits.rules import Split, audit, make_splits, rotations
