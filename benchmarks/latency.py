@@ -19,21 +19,20 @@ import numpy as np
 import soundfile
 import torch
 import tyro
+from rich.console import Console
 
 from ser_embed.audio.cutting import SAMPLE_RATE
 from ser_embed.audio.decoding import load_audio
-from ser_embed.audio.voice import gate_name
+from ser_embed.audio.voice import SpeechGate
 from ser_embed.bundled import DEMO_CORPUS
 from ser_embed.encoders.registry import BackendName, Precision
 from ser_embed.extract.stage import ExtractConfig, extract
-from ser_embed.live.listener import Listener
-from ser_embed.live.ring import FilePlayer, Ring
-from ser_embed.live.screen import KEYS, Screen, draw_frame
-from ser_embed.live.session import Session
-from ser_embed.live.stage import warm_up
-from ser_embed.live.watch import listen
+from ser_embed.live.engine import Engine, Session
+from ser_embed.live.ring import FilePlayer
+from ser_embed.live.screen import Screen, draw_frame
+from ser_embed.live.terminal import watch
 from ser_embed.predict.classifier import Classifier
-from ser_embed.predict.segmenter import SegmentSettings
+from ser_embed.predict.options import SegmentSettings
 from ser_embed.predict.segments import Segment
 from ser_embed.train.stage import TrainConfig, train
 
@@ -58,10 +57,10 @@ class Timed(Session):
 
     latencies: list[float] = field(default_factory=list)
 
-    def hear(self, now: Segment | None, latency: float | None = None) -> None:
-        """See `Session.hear`."""
+    def update(self, now: Segment | None, latency: float | None = None) -> None:
+        """See `Session.update`."""
         self.latencies += [] if latency is None else [latency]
-        super().hear(now, latency)
+        super().update(now, latency)
 
 
 class Terminal(io.StringIO):
@@ -93,22 +92,24 @@ def write_voice(path: Path, seconds: float) -> None:
 
 def session_of(classifier: Classifier, path: Path) -> Timed:
     """Play a file to a classifier, as Main.py --realtime does."""
-    ring, session = Ring(), Timed(classifier.classes)
-    listener = Listener(ring, classifier, SegmentSettings(), session)
-    FilePlayer(path, ring).start()
-    listener.start()
-    listen(listener, Screen(Terminal()), threading.Event())
-    listener.join()
-    if listener.error is not None:
-        raise listener.error
+    engine = Engine(classifier)
+    engine.session = session = Timed(classifier.classes)
+    FilePlayer(path, engine.ring).start()
+    engine.start()
+    watch(engine, Screen(Terminal()), threading.Event())
+    engine.close()
+    if engine.error is not None:
+        raise engine.error
     return session
 
 
 def drawing_ms(session: Session) -> float:
     """Return how long the screen's frame takes."""
+    console = Console(force_terminal=True, width=80, height=24)
     began = time.perf_counter()
     for _ in range(50):
-        draw_frame(session, colour=True, keys=KEYS)
+        with console.capture():
+            console.print(draw_frame(session))
     return (time.perf_counter() - began) / 50 * 1e3
 
 
@@ -123,7 +124,7 @@ def main(settings: Settings) -> None:
                 run = trained(encoder, precision, Path(name))
                 began = time.perf_counter()
                 classifier = Classifier.load(run, backend=backend)
-                warm_up(classifier)
+                Engine.warm_up(classifier)
                 ready = time.perf_counter() - began
                 session = session_of(classifier, Path(name) / "voice.wav")
                 times = sorted(1e3 * seconds for seconds in session.latencies)
@@ -135,7 +136,7 @@ def main(settings: Settings) -> None:
                     "drawing_ms": drawing_ms(session), "ready_seconds": ready,
                 })  # fmt: skip
                 print(rows[-1], flush=True)
-    common.write("latency", {"gate": gate_name(), "hop": SegmentSettings.hop, "rows": rows})
+    common.write("latency", {"gate": SpeechGate().name, "hop": SegmentSettings.hop, "rows": rows})
 
 
 if __name__ == "__main__":

@@ -22,15 +22,12 @@ import tyro
 from ser_embed.audio.cutting import SAMPLE_RATE
 from ser_embed.audio.decoding import load_audio
 from ser_embed.bundled import BUNDLED_HEADS, DEFAULT_HEAD, DEMO_CORPUS
+from ser_embed.live.engine import Engine
 from ser_embed.live.journal import Log
-from ser_embed.live.listener import Listener
-from ser_embed.live.ring import FilePlayer, Ring
+from ser_embed.live.ring import FilePlayer
 from ser_embed.live.screen import Screen
-from ser_embed.live.session import Session
-from ser_embed.live.stage import warm_up
-from ser_embed.live.watch import listen
+from ser_embed.live.terminal import watch
 from ser_embed.predict.classifier import Classifier, Prediction
-from ser_embed.predict.segmenter import SegmentSettings
 
 
 @dataclass(frozen=True)
@@ -78,19 +75,18 @@ def main(settings: Settings) -> None:
     with tempfile.TemporaryDirectory() as name:
         write_speech(Path(name) / "hour.wav", settings.minutes)
         classifier = Slow.load(BUNDLED_HEADS / DEFAULT_HEAD)
-        warm_up(classifier)
+        Engine.warm_up(classifier)
         Slow.extra = settings.slow
-        ring, session = Ring(), Session(classifier.classes)
-        log = Log(Path(name) / "log.jsonl")
-        listener = Listener(ring, classifier, SegmentSettings(), session, log)
+        engine = Engine(classifier, log=Log(Path(name) / "log.jsonl"))
+        ring, session = engine.ring, engine.session
         player = FilePlayer(Path(name) / "hour.wav", ring, settings.speed)
         began = time.monotonic()
         player.start()
-        listener.start()
+        engine.start()
         stop = threading.Event()
         screen = Screen(io.StringIO(), muted=True)
-        threading.Thread(target=listen, args=(listener, screen, stop), daemon=True).start()
-        while listener.is_alive():
+        threading.Thread(target=watch, args=(engine, screen, stop), daemon=True).start()
+        while engine.running:
             if ring.pushed / SAMPLE_RATE >= 60 * len(rows) * settings.minutes / 60:
                 rows.append({
                     "minute": ring.pushed / SAMPLE_RATE / 60, "waiting": len(ring),
@@ -98,8 +94,8 @@ def main(settings: Settings) -> None:
                 })  # fmt: skip
                 print(rows[-1], flush=True)
             time.sleep(0.05)
-        if listener.error is not None:
-            raise listener.error
+        if engine.error is not None:
+            raise engine.error
     memory = [row["memory_mb"] for row in rows]
     late = memory[len(memory) // 2 :]  # the encoder's engine keeps something for new lengths
     common.write("live_hour" if not settings.slow else "live_hour_slow", {

@@ -89,7 +89,7 @@ def card(data: bytes, folder: Path) -> None:
     """Cards of heads."""
     from ser_embed.errors import HeadError
     from ser_embed.heads.checkpoint import build_head, load_head, save_head
-    from ser_embed.predict.classifier import settings_of
+    from ser_embed.predict.classifier import Classifier
 
     weights = folder / "head.safetensors"
     if not weights.exists():
@@ -98,7 +98,7 @@ def card(data: bytes, folder: Path) -> None:
     (folder / "card.json").write_bytes(data.replace(b"W" * 64, digest.encode()))
     with contextlib.suppress(HeadError):
         _, told = load_head(folder)
-        settings_of(told, folder)
+        Classifier.settings_of(told, folder)
 
 
 def archive(data: bytes, folder: Path) -> None:

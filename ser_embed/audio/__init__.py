@@ -2,9 +2,9 @@
 
 `AudioFile` takes a path and gives a `Clip` (samples, hash, length), blocks of a long recording,
 or only the hash or the length; `Resampler` does the same for arrays and streams of any rate and
-channels. `Clip` cuts and fills to a length, as a `FillRule` says. `Windows` cuts a stream into
-windows, `is_speech` tells whether somebody speaks, `CONDITIONS` are disturbances on the way.
-Numbers are in seconds, Hz or samples; what can't be used is an AudioError that says why.
+channels. `Clip` cuts and fills to a length, as a `FillRule` says. A `SpeechGate` says whether
+somebody speaks, `CONDITIONS` are disturbances on the way. Numbers are in seconds, Hz or samples;
+what can't be used is an AudioError that says why.
 """
 
 from typing import TYPE_CHECKING
@@ -17,8 +17,7 @@ if TYPE_CHECKING:
     from ser_embed.audio.cutting import SAMPLE_RATE, Clip
     from ser_embed.audio.decoding import AudioFile
     from ser_embed.audio.resampling import Resampler
-    from ser_embed.audio.voice import GATE_SECONDS, gate_name, is_speech
-    from ser_embed.audio.windows import Window, Windows
+    from ser_embed.audio.voice import SpeechGate
 else:
     __getattr__ = lazy_names(
         __name__,
@@ -28,12 +27,11 @@ else:
             "cutting": ["SAMPLE_RATE", "Clip"],
             "decoding": ["AudioFile"],
             "resampling": ["Resampler"],
-            "voice": ["GATE_SECONDS", "gate_name", "is_speech"],
-            "windows": ["Window", "Windows"],
+            "voice": ["SpeechGate"],
         },
     )
 
 __all__ = [
-    "CLIP_SECONDS", "CONDITIONS", "GATE_SECONDS", "SAMPLE_RATE", "AudioFile", "Clip", "FillRule",
-    "Resampler", "Window", "Windows", "gate_name", "is_speech",
+    "CLIP_SECONDS", "CONDITIONS", "SAMPLE_RATE", "AudioFile", "Clip", "FillRule", "Resampler",
+    "SpeechGate",
 ]  # fmt: skip

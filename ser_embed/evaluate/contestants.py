@@ -24,7 +24,7 @@ from ser_embed.finetune import (
     read_recordings,
 )
 from ser_embed.heads import HEADS, read_card
-from ser_embed.predict import Classifier, head_folders
+from ser_embed.predict import Classifier
 from ser_embed.splits import make_splits
 from ser_embed.train import TrainConfig, train
 
@@ -167,7 +167,7 @@ def enter(contestant: Contestant, terms: Terms) -> Entry:
         "frozen": _train_head, "finetuned": _finetune, "run": lambda one, _: Path(one.encoder),
     }  # fmt: skip
     run = train_it[contestant.kind](contestant, terms)
-    folder = head_folders(run)[0]
+    folder = Classifier.head_folders(run)[0]
     card = read_card(folder)
     classifier = Classifier.load(folder, backend=terms.backend)
     speed = _speed(classifier.classify, terms)

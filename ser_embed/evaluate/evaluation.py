@@ -15,7 +15,7 @@ from ser_embed.errors import HeadError, StoreError
 from ser_embed.evaluate.options import EvaluateConfig
 from ser_embed.finetune import Recordings, is_network, load_network, read_recordings, score_clips
 from ser_embed.heads import calibrated, load_head, read_card
-from ser_embed.predict import head_folders, settings_of
+from ser_embed.predict import Classifier
 from ser_embed.reports import Comparison, Page, Report, read_table
 from ser_embed.splits import Split, audit
 from ser_embed.store import FeatureStore, find_stores
@@ -32,7 +32,7 @@ def evaluate_run(config: EvaluateConfig) -> Outcome:
     Raises:
         SerEmbedError: No run, store or audio, or stores of other settings, naming the field.
     """
-    folders = head_folders(config.run)
+    folders = Classifier.head_folders(config.run)
     cards = [read_card(folder) for folder in folders]
     card, seed = cards[0], cards[0]["split"]["seed"]
     clips: LabelledClips | Recordings
@@ -99,7 +99,8 @@ def _read_audio(config: EvaluateConfig, card: dict[str, Any]) -> Recordings:
         )
     clips = read_recordings(
         listing_of(config.audio, config.corpus, config.csv), _scheme(card),
-        settings_of(card, config.run), card["encoder_trained"], workers=0, hide=hide_bar(config),
+        Classifier.settings_of(card, config.run), card["encoder_trained"], workers=0,
+        hide=hide_bar(config),
     )  # fmt: skip
     for path, reason in clips.faults:
         print(f"failed: {path}: {reason}", file=sys.stderr)
@@ -108,7 +109,7 @@ def _read_audio(config: EvaluateConfig, card: dict[str, Any]) -> Recordings:
 
 def _open_stores(config: EvaluateConfig, card: dict[str, Any]) -> LabelledClips:
     """Open the stores named, else those in --features-dir that the run was trained on."""
-    settings, own = settings_of(card, config.run), set(card["corpora"])
+    settings, own = Classifier.settings_of(card, config.run), set(card["corpora"])
     if config.audio or config.csv or config.corpus:
         raise HeadError(f"{config.run}: a head on cached features, which takes stores and no audio")
     stores = []

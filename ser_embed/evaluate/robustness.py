@@ -21,7 +21,7 @@ from ser_embed.command import DONE, SOME_CLIPS_FAILED, Outcome, command_line
 from ser_embed.errors import AudioError, HeadError
 from ser_embed.evaluate.options import RobustnessConfig
 from ser_embed.heads import read_card
-from ser_embed.predict import Classifier, head_folders
+from ser_embed.predict import Classifier
 from ser_embed.progress import progress
 from ser_embed.reports import Comparison, Plot, Report, find_originals, read_table, write_json
 from ser_embed.store import FeatureStore, find_stores
@@ -106,7 +106,7 @@ def _names(config: RobustnessConfig) -> list[str]:
 def _folds(config: RobustnessConfig) -> tuple[list[_Fold], int]:
     """Read what each head of a run was tested on; return the clips to take, and how many are."""
     folds = []
-    for folder in head_folders(config.run):
+    for folder in Classifier.head_folders(config.run):
         card, parts = read_card(folder), read_table(folder / "clips.csv")
         parts = parts.assign(fold=card.get("fold", folder.name), gender="")
         test = parts[parts["part"] == "test"].reset_index(drop=True)

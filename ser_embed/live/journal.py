@@ -1,4 +1,4 @@
-"""What a live session leaves behind: a log in JSON lines, and the sound that it heard as a wav."""
+"""What a live session leaves behind: a log in JSON lines, and its sound as a wav."""
 
 import json
 import threading
@@ -27,10 +27,10 @@ class Log:
         self._file = path.open("a", encoding="utf-8")
         self._lock = threading.Lock()
 
-    def write(self, event: str, **told: Any) -> None:
+    def write(self, event: str, **facts: Any) -> None:
         """Append a line."""
         time = datetime.now().astimezone().isoformat(timespec="milliseconds")
-        line = json.dumps({"time": time, "event": event, **told}, ensure_ascii=False)
+        line = json.dumps({"time": time, "event": event, **facts}, ensure_ascii=False)
         with self._lock:
             if not self._file.closed:
                 self._file.write(line + "\n")

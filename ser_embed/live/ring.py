@@ -1,6 +1,6 @@
-"""What is between a source of sound and who listens: bounded, whatever happens on either side.
+"""What is between a source of sound and the engine: bounded, whatever happens on either side.
 
-A microphone or a file pushes from its own thread; the listener takes at its own pace.
+A microphone or a file pushes from its own thread; the engine pops at its own pace.
 """
 
 import threading
@@ -23,8 +23,8 @@ PLAYED_SECONDS = 0.05  # that a file is played at a time
 class Block(NamedTuple):
     """Samples of a stream, mono float32 at 16 kHz, shape (n,).
 
-    `start` is the place of the first one in the stream; `gap` says that what was before it isn't
-    what was heard last.
+    `start` is the number of the first one in the stream; `gap` says that the block doesn't follow
+    the one before.
     """
 
     start: int
@@ -33,15 +33,14 @@ class Block(NamedTuple):
 
 
 class Ring:
-    """The newest part of a stream that nobody has taken yet.
+    """The newest part of a stream that has not been popped yet.
 
     Args:
-        seconds: What it holds at most. Of a listener who is later than that the oldest samples
-            are lost.
+        seconds: What it holds at most; for a reader who is later, the oldest samples are lost.
 
     Attributes:
         pushed: Samples at 16 kHz so far.
-        lost: Of those, the ones that nobody could take.
+        lost: Of those, the ones that were never popped.
         paused: Whether what is pushed is thrown away.
         ended: Whether nothing will come any more.
     """
@@ -79,14 +78,14 @@ class Ring:
             self._changed.notify()
 
     def interrupt(self, paused: bool | None = None) -> None:
-        """Note that what comes next doesn't follow what was heard; `paused` stays if None."""
+        """Note that what comes next doesn't follow what came last; `paused` stays if None."""
         with self._changed:
             self.paused = self.paused if paused is None else paused
             self._resampler = Resampler(SAMPLE_RATE)
             self._tail = self._tail[:0]
             self._gap = True
 
-    def take(self, timeout: float) -> Block | None:
+    def pop(self, timeout: float = 0.0) -> Block | None:
         """Return all that has come since, up to an interruption; None if nothing in `timeout` s."""
         with self._changed:
             self._changed.wait_for(lambda: self._held or self.ended, timeout)
@@ -94,10 +93,10 @@ class Ring:
                 return None
             start = self.pushed - self._held
             gap, first = self._blocks.popleft()
-            taken = [first]
+            parts = [first]
             while self._blocks and not self._blocks[0][0]:
-                taken.append(self._blocks.popleft()[1])
-            samples = np.concatenate(taken)
+                parts.append(self._blocks.popleft()[1])
+            samples = np.concatenate(parts)
             self._held -= len(samples)
             self._changed.notify_all()
             return Block(start, samples, gap)
@@ -112,17 +111,17 @@ class Ring:
             self.ended = True
             self._changed.notify_all()
 
-    def wait_until_taken(self, timeout: float) -> bool:
+    def wait_until_empty(self, timeout: float) -> bool:
         """Wait until nothing is held, for a source that can wait; False if it still is."""
         with self._changed:
             return self._changed.wait_for(lambda: not self._held, timeout)
 
-    def arrival(self, place: int) -> float:
-        """Return the `time.monotonic()` at which the sample before that place had come."""
+    def arrival(self, sample: int) -> float:
+        """Return the `time.monotonic()` at which all before the sample of that number had come."""
         with self._changed:
             found = time.monotonic()
             for pushed, when in reversed(self._arrivals):
-                if pushed < place:
+                if pushed < sample:
                     break
                 found = when
             return found
@@ -140,7 +139,7 @@ class FilePlayer(threading.Thread):
     Args:
         path: Any file that soundfile decodes; it is read in blocks.
         ring: What to fill; it is ended with the file.
-        speed: Seconds of sound a second; 0 is as fast as the listener takes it.
+        speed: Seconds of sound a second; 0 is as fast as the ring is emptied.
 
     Attributes:
         error: Why it broke off, if it did.
@@ -173,7 +172,7 @@ class FilePlayer(threading.Thread):
             self._due += len(samples) / SAMPLE_RATE / self.speed
             self._closing.wait(max(0.0, self._due - time.monotonic()))
         else:
-            while not self.ring.wait_until_taken(0.2) and not self._closing.is_set():
+            while not self.ring.wait_until_empty(0.2) and not self._closing.is_set():
                 pass
         while self.ring.paused and not self._closing.wait(PLAYED_SECONDS):
             self._due = time.monotonic()

@@ -1,68 +1,40 @@
-"""A trained run as a classifier of waveforms, files and long recordings."""
+"""A trained run as a classifier of waveforms, files, long recordings and streams.
+
+`Classifier.load` takes a run's folder; the classifier takes mono float32 samples or a file and
+gives a `Prediction`: a label, and a calibrated probability for each class. `Recording.of_file`
+cuts a file of any length at its pauses into `Segment`s: start and end in seconds, label,
+probabilities. A `Segmenter` does the same for a stream, by `SegmentSettings`. Times are shown by
+`clock`.
+"""
 
 from typing import TYPE_CHECKING
 
 from ser_embed.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from ser_embed.predict.classifier import Classifier, Prediction, head_folders, settings_of
-    from ser_embed.predict.segmenter import Recording, Segmenter, SegmentSettings, segment_file
-    from ser_embed.predict.segments import (
-        NO_SPEECH,
-        UNSURE,
-        Piece,
-        Segment,
-        clock,
-        judge,
-        mean_of,
-        merge_pieces,
-        write_audacity,
-        write_csv,
-        write_json,
-        write_table,
-    )
+    from ser_embed.predict.classifier import Classifier, Prediction
+    from ser_embed.predict.options import SegmentSettings
+    from ser_embed.predict.recording import Recording
+    from ser_embed.predict.segmenter import Segmenter
+    from ser_embed.predict.segments import Segment, clock
 else:
     __getattr__ = lazy_names(
         __name__,
         {
-            "classifier": ["Classifier", "Prediction", "head_folders", "settings_of"],
-            "segmenter": ["Recording", "SegmentSettings", "Segmenter", "segment_file"],
-            "segments": [
-                "NO_SPEECH",
-                "Piece",
-                "Segment",
-                "UNSURE",
-                "clock",
-                "judge",
-                "mean_of",
-                "merge_pieces",
-                "write_audacity",
-                "write_csv",
-                "write_json",
-                "write_table",
-            ],
+            "classifier": ["Classifier", "Prediction"],
+            "options": ["SegmentSettings"],
+            "recording": ["Recording"],
+            "segmenter": ["Segmenter"],
+            "segments": ["Segment", "clock"],
         },
     )
 
 __all__ = [
-    "NO_SPEECH",
-    "UNSURE",
     "Classifier",
-    "Piece",
     "Prediction",
     "Recording",
     "Segment",
     "SegmentSettings",
     "Segmenter",
     "clock",
-    "head_folders",
-    "judge",
-    "mean_of",
-    "merge_pieces",
-    "segment_file",
-    "settings_of",
-    "write_audacity",
-    "write_csv",
-    "write_json",
-    "write_table",
 ]

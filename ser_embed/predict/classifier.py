@@ -1,47 +1,27 @@
 """A trained run as a classifier of waveforms and files.
 
-`python -m ser_embed.predict FILE...` prints each file's class and probabilities. Preprocessing
-and features are those of training, down to the seed of the random fill, so a file that was
-encoded in stage 1 gets the probabilities that the report was made from.
+Preprocessing and features are those of training, down to the seed of the random fill, so a file
+that was encoded in stage 1 gets the probabilities that the report was made from.
 """
 
-import logging
-import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import torch
-import tyro
-from tqdm import tqdm
 
-from ser_embed.audio import (
-    SAMPLE_RATE,
-    AudioFile,
-    Clip,
-    Resampler,
-)
+from ser_embed.audio import SAMPLE_RATE, AudioFile, Clip, Resampler
 from ser_embed.bundled import BUNDLED_HEADS, DEFAULT_HEAD
-from ser_embed.command import (
-    DONE,
-    RUNS_DIR,
-    SOME_CLIPS_FAILED,
-    Options,
-    Outcome,
-    hide_bar,
-    run_command,
-)
+from ser_embed.command import RUNS_DIR
 from ser_embed.encoders import BackendName, Encoder, load_encoder
 from ser_embed.errors import AudioError, HeadError
 from ser_embed.finetune import Network, is_network, load_network
 from ser_embed.heads import calibrated, load_head, read_card
 from ser_embed.store import FeatureSettings
 
-__all__ = ["Classifier", "Prediction", "find_run", "head_folders", "main", "settings_of"]
-
-log = logging.getLogger(__name__)
+__all__ = ["Classifier", "Prediction", "find_run"]
 
 
 @dataclass(frozen=True)
@@ -94,39 +74,6 @@ def find_run(run: Path | None = None, runs_dir: Path = RUNS_DIR) -> Path:
     )
 
 
-def head_folders(run: Path) -> list[Path]:
-    """Return the folders of a run's heads: the run itself, or one a fold.
-
-    Raises:
-        HeadError: There is no head in it.
-    """
-    if (run / "card.json").is_file():
-        return [run]
-    folders = sorted(path.parent for path in run.glob("*/card.json"))
-    if not folders:
-        raise HeadError(f"{run}: no trained head there (card.json is missing)")
-    if not (run / "result.json").is_file():
-        raise HeadError(
-            f"{run}: a cross-validation that was stopped after {len(folders)} folds; run the "
-            "same train command again, and it goes on"
-        )
-    return folders
-
-
-def settings_of(card: dict[str, Any], run: Path) -> FeatureSettings:
-    """Return the settings of the features that a head takes.
-
-    Raises:
-        HeadError: The card doesn't say, or says what this version doesn't know.
-    """
-    try:
-        return FeatureSettings(**card["features"])
-    except (KeyError, TypeError) as error:
-        raise HeadError(
-            f"{run}: card.json doesn't say what features it takes ({error}); train again"
-        ) from error
-
-
 class Classifier:
     """Encoder and head, or the heads of all folds averaged, as one function of a waveform.
 
@@ -144,7 +91,7 @@ class Classifier:
         self.run, self.heads, self.encoder = run, list(heads), encoder
         self.card = self.heads[0][1]
         self.classes: tuple[str, ...] = tuple(self.card["classes"])
-        self.settings = settings_of(self.card, run)
+        self.settings = self.settings_of(self.card, run)
         self.seconds = self.settings.seconds
         self.about = _about(self.card, len(self.heads))
 
@@ -165,18 +112,15 @@ class Classifier:
             EncoderError: The encoder can't be loaded.
         """
         folder = find_run(run, runs_dir)
-        folders = head_folders(folder)
+        folders = cls.head_folders(folder)
         if is_network(read_card(folders[0])):
             return _EndToEnd(folder, [load_network(path) for path in folders], None)
         heads = [load_head(path) for path in folders]
-        settings = settings_of(heads[0][1], folder)
+        settings = cls.settings_of(heads[0][1], folder)
         encoder = load_encoder(
-            settings.encoder,
-            settings.layer,
-            backend=backend,
-            precision=settings.precision,
+            settings.encoder, settings.layer, backend=backend, precision=settings.precision,
             seed=settings.seed,
-        )
+        )  # fmt: skip
         if encoder.weights != settings.weights:
             raise HeadError(
                 f"{folder}: trained on encoder {settings.encoder} with weights "
@@ -184,6 +128,39 @@ class Classifier:
                 "again"
             )
         return cls(folder, heads, encoder)
+
+    @staticmethod
+    def head_folders(run: Path) -> list[Path]:
+        """Return the folders of a run's heads: the run itself, or one a fold.
+
+        Raises:
+            HeadError: There is no head in it.
+        """
+        if (run / "card.json").is_file():
+            return [run]
+        folders = sorted(path.parent for path in run.glob("*/card.json"))
+        if not folders:
+            raise HeadError(f"{run}: no trained head there (card.json is missing)")
+        if not (run / "result.json").is_file():
+            raise HeadError(
+                f"{run}: a cross-validation that was stopped after {len(folders)} folds; run the "
+                "same train command again, and it goes on"
+            )
+        return folders
+
+    @staticmethod
+    def settings_of(card: dict[str, Any], run: Path) -> FeatureSettings:
+        """Return the settings of the features that a run's head takes, from its card.
+
+        Raises:
+            HeadError: The card doesn't say, or says what this version doesn't know.
+        """
+        try:
+            return FeatureSettings(**card["features"])
+        except (KeyError, TypeError) as error:
+            raise HeadError(
+                f"{run}: card.json doesn't say what features it takes ({error}); train again"
+            ) from error
 
     def classify(self, samples: np.ndarray, rate: int = SAMPLE_RATE) -> Prediction:
         """Classify one clip.
@@ -216,29 +193,30 @@ class Classifier:
         return self._predict([AudioFile(path).read(self.seconds, self.settings.trim)])[0]
 
     def _predict(self, clips: Sequence[Clip]) -> list[Prediction]:
+        settings = self.settings
+        waveforms = [clip.fit(settings.seconds, settings.fill, settings.seed) for clip in clips]
+        return [self._average(each) for each in self._log_probabilities(waveforms)]
+
+    def _log_probabilities(self, waveforms: Sequence[np.ndarray]) -> Iterator[list[np.ndarray]]:
+        """Yield for each waveform the log-probabilities (1, C) of each head."""
         assert self.encoder is not None
-        told = self.settings
-        waveforms = [clip.fit(told.seconds, told.fill, told.seed) for clip in clips]
-        results = []
-        for waveform, (features, _) in zip(
-            waveforms, self.encoder.features(waveforms, told.norm, told.pool), strict=True
-        ):
+        norm, pool = self.settings.norm, self.settings.pool
+        found = self.encoder.features(waveforms, norm, pool)
+        for waveform, (features, _) in zip(waveforms, found, strict=True):
             # Through the stored type, so that the head sees what it was trained on.
-            stored = features.astype(told.dtype).astype(np.float32)
-            frames = self.encoder.n_frames(len(waveform))
-            results.append(self._judge(stored, frames))
-        return results
+            stored = features.astype(self.settings.dtype).astype(np.float32)
+            batch = torch.from_numpy(stored).unsqueeze(0)  # (1, T, D), or what the store holds
+            frames = torch.tensor([self.encoder.n_frames(len(waveform))])
+            with torch.inference_mode():
+                yield [head(batch, frames).numpy() for head, _ in self.heads]
 
-    def _judge(self, features: np.ndarray, frames: int) -> Prediction:
-        batch, valid = torch.from_numpy(features).unsqueeze(0), torch.tensor([frames])
-        with torch.inference_mode():
-            each = [(head(batch, valid).numpy(), card) for head, card in self.heads]
-        return self._averaged(each)
-
-    def _averaged(self, each: Sequence[tuple[np.ndarray, dict[str, Any]]]) -> Prediction:
-        """Average what the folds say: each its log-probabilities (1, C) and its card."""
-        mean = np.mean([calibrated(told, card["temperature"])[0] for told, card in each], axis=0)
-        probabilities = {c: float(p) for c, p in zip(self.classes, mean, strict=True)}
+    def _average(self, each: Sequence[np.ndarray]) -> Prediction:
+        """Average the heads' calibrated probabilities."""
+        temperatures = [card["temperature"] for _, card in self.heads]
+        mean = np.mean(
+            [calibrated(one, t)[0] for one, t in zip(each, temperatures, strict=True)], axis=0
+        )
+        probabilities = dict(zip(self.classes, map(float, mean), strict=True))
         return Prediction(max(probabilities, key=lambda c: probabilities[c]), probabilities)
 
 
@@ -247,14 +225,9 @@ class _EndToEnd(Classifier):
 
     heads: list[tuple[Network, dict[str, Any]]]
 
-    def _predict(self, clips: Sequence[Clip]) -> list[Prediction]:
-        told = self.settings
-        results = []
-        for clip in clips:
-            waveform = clip.fit(told.seconds, told.fill, told.seed)
-            each = [(net.log_probabilities([waveform]), card) for net, card in self.heads]
-            results.append(self._averaged(each))
-        return results
+    def _log_probabilities(self, waveforms: Sequence[np.ndarray]) -> Iterator[list[np.ndarray]]:
+        for waveform in waveforms:
+            yield [network.log_probabilities([waveform]) for network, _ in self.heads]
 
 
 def _about(card: dict[str, Any], n_heads: int) -> str:
@@ -271,70 +244,3 @@ def _about(card: dict[str, Any], n_heads: int) -> str:
     elif not card["encoder_trained"]:
         text += "; the encoder is untrained (a control)"
     return text
-
-
-# --- the command -----------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class PredictConfig(Options):
-    """Classify audio files; folders are searched."""
-
-    files: Annotated[tuple[Path, ...], tyro.conf.Positional]
-    """Audio files or folders."""
-    run: Path | None = None
-    """A run's folder, or a bundled head: sentiment3 or emotion8.
-    Default: the newest under --runs-dir, else the bundled sentiment3."""
-    runs_dir: Path = RUNS_DIR
-    """Where the newest run is looked for."""
-    backend: BackendName = "torch"
-    """Engine of the encoder."""
-
-
-def predict(config: PredictConfig) -> Outcome:
-    """Classify files and print a line each.
-
-    Raises:
-        SerEmbedError: No run, or no file to classify.
-    """
-    if not config.files:
-        raise AudioError("name one or more audio files or folders")
-    paths: list[Path] = []
-    for given in config.files:
-        found = AudioFile.find(given) if given.is_dir() else [given]
-        if not found:
-            raise AudioError(f"{given}: no audio file in it")
-        paths += found
-    classifier = Classifier.load(config.run, config.runs_dir, config.backend)
-    log.info("%s: %s", classifier.run, classifier.about)
-    width = max(len(str(path)) for path in paths)
-    results: list[dict[str, Any]] = []
-    failed = 0
-    for path in tqdm(paths, unit="file", disable=True if len(paths) < 20 else hide_bar(config)):
-        try:
-            prediction = classifier.classify_file(path)
-        except AudioError as error:
-            failed += 1
-            print(f"failed: {error}", file=sys.stderr)
-            results.append({"file": str(path), "error": str(error)})
-            continue
-        results.append(
-            {"file": str(path), "label": prediction.label,
-             "probabilities": prediction.probabilities}
-        )  # fmt: skip
-        if not config.json:
-            told = "  ".join(f"{name} {p:.1%}" for name, p in prediction.probabilities.items())
-            print(f"{path!s:{width}}  {prediction.label:10} {told}")
-    if failed == len(paths):
-        raise AudioError(f"none of {failed} files could be classified")
-    result = {"files": results, "run": str(classifier.run)}
-    return Outcome(result, SOME_CLIPS_FAILED if failed else DONE)
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Run `python -m ser_embed.predict`."""
-    return run_command(predict, PredictConfig, "python -m ser_embed.predict", argv)
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

@@ -18,7 +18,7 @@ from ser_embed.bundled import DEMO_CORPUS
 from ser_embed.evaluate import __main__ as evaluate
 from ser_embed.evaluate.robustness import roots_of
 from ser_embed.heads.checkpoint import read_card
-from ser_embed.predict.classifier import Classifier, head_folders
+from ser_embed.predict.classifier import Classifier
 
 Ran = tuple[int, dict[str, Any], str]
 Command = Callable[..., Ran]
@@ -53,7 +53,9 @@ def test_the_clean_clips_score_as_in_the_report(
     assert told["conditions"]["clean"]["uar"] == pytest.approx(report["uar"])
     said = {row["clip"]: row["p"] for row in answers(tmp_path)}
     first = pd.read_csv(run / "predictions.csv")
-    expected = first[[f"p_{name}" for name in read_card(head_folders(run)[0])["classes"]]]
+    expected = first[
+        [f"p_{name}" for name in read_card(Classifier.head_folders(run)[0])["classes"]]
+    ]
     np.testing.assert_allclose([said[clip] for clip in first["sha256"]], expected, atol=2e-4)
 
 

@@ -29,9 +29,9 @@ from ser_embed.finetune.network import load_network
 from ser_embed.finetune.recordings import Recordings
 from ser_embed.finetune.trainer import _loss_of, available_precision
 from ser_embed.heads.checkpoint import read_card
-from ser_embed.live import stage as live
-from ser_embed.predict import classifier as predict
-from ser_embed.predict.classifier import Classifier, head_folders
+from ser_embed.live.__main__ import main as live
+from ser_embed.predict.__main__ import main as predict
+from ser_embed.predict.classifier import Classifier
 from ser_embed.reports.scores import uar_of
 from ser_embed.splits.rules import Split, make_splits
 
@@ -192,7 +192,7 @@ def test_a_classifier_says_that_it_was_fine_tuned_and_takes_samples(mini: Made) 
 def test_live_takes_it_too(mini: Made, capsys: pytest.CaptureFixture[str]) -> None:
     clip = sorted(DEMO_CORPUS.rglob("*.ogg"))[0]
     args = ["--file", clip, "--once", "--run", mini[0], "--json", "--quiet"]
-    assert live.main([str(word) for word in args]) == 0
+    assert live([str(word) for word in args]) == 0
     told = json.loads(capsys.readouterr().out.splitlines()[-1])["windows"][0]
     expected = Classifier.load(mini[0]).classify_file(clip).probabilities
     assert told["probabilities"] == pytest.approx(expected, abs=1e-5)
@@ -390,7 +390,7 @@ def test_folds_are_averaged(tiny: Path, tmp_path: Path, command: Command) -> Non
         "--batch-size", 8, "--name", "k",
     ))  # fmt: skip
     assert status == 0, error
-    folders = head_folders(tmp_path / "k")
+    folders = Classifier.head_folders(tmp_path / "k")
     assert len(folders) == len(told["test"]["fold_uar"]) == 5
     report = json.loads((tmp_path / "k/report.json").read_text())
     assert report["leakage"]["shared_speakers"] == 0
@@ -655,5 +655,5 @@ def test_the_split_of_a_run_is_the_rule_by_itself(mini: Made) -> None:
 
 def test_predict_finds_it_as_the_newest_run(mini: Made, capsys: pytest.CaptureFixture) -> None:
     clip = sorted(DEMO_CORPUS.rglob("*.ogg"))[0]
-    assert predict.main([str(clip), "--runs-dir", str(mini[0].parent), "--json"]) == 0
+    assert predict([str(clip), "--runs-dir", str(mini[0].parent), "--json"]) == 0
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["run"] == str(mini[0])

@@ -15,14 +15,14 @@ from ser_embed.live.journal import Log, Recorder
 
 def test_a_recording_is_whole_after_every_write(tmp_path: Path) -> None:
     path, rng = tmp_path / "heard.wav", np.random.default_rng(0)
-    recorder, told = Recorder(path), []
+    recorder, written = Recorder(path), []
     for _ in range(3):
-        told.append(rng.uniform(-0.9, 0.9, 5000).astype(np.float32))
-        recorder.write(told[-1])
+        written.append(rng.uniform(-0.9, 0.9, 5000).astype(np.float32))
+        recorder.write(written[-1])
         with wave.open(str(path), "rb") as file:  # nobody has closed it
-            assert file.getparams()[:4] == (1, 2, 16_000, 5000 * len(told))
+            assert file.getparams()[:4] == (1, 2, 16_000, 5000 * len(written))
         found = soundfile.read(path, dtype="float32")[0]
-        np.testing.assert_allclose(found, np.concatenate(told), atol=2**-15)
+        np.testing.assert_allclose(found, np.concatenate(written), atol=2**-15)
     recorder.close()
 
 

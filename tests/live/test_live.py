@@ -38,90 +38,23 @@ from filelock import FileLock, Timeout
 from scipy.signal import correlate
 
 from ser_embed.audio.decoding import load_audio
-from ser_embed.audio.windows import Windows
 from ser_embed.errors import DeviceError
 from ser_embed.extract import stage as extract
+from ser_embed.live.__main__ import LiveConfig, main
+from ser_embed.live.engine import Engine
 from ser_embed.live.journal import Log
-from ser_embed.live.listener import Listener
 from ser_embed.live.microphone import InputDevice, Microphone, find_devices, pick_device
 from ser_embed.live.ring import FilePlayer, Ring
 from ser_embed.live.screen import Screen
-from ser_embed.live.session import Session
-from ser_embed.live.stage import LiveConfig, main
-from ser_embed.live.watch import listen
+from ser_embed.live.terminal import watch
 from ser_embed.predict.classifier import Classifier, Prediction
-from ser_embed.predict.segmenter import SegmentSettings, segment_file
-from ser_embed.predict.segments import write_table
+from ser_embed.predict.options import SegmentSettings
+from ser_embed.predict.recording import Recording
 from ser_embed.train import stage as train
 
 SINK = "ser_sink"
 JACK_SINK = "PulseAudio JACK Sink"  # by this name JACK and PortAudio know it
 NO_DEVICE = "pcm.nothing { type hw card 99 }\n"  # of an empty configuration PortAudio aborts
-
-
-# --- windows -----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("rate", "seconds", "hop"), [(16_000, 3.0, 0.5), (44_100, 0.3, 0.07), (8_000, 0.1, 0.25)]
-)
-def test_windows_are_the_streams_own_slices(rate: int, seconds: float, hop: float) -> None:
-    rng = np.random.default_rng(1)
-    stream = rng.standard_normal(int(rate * (seconds + 5 * hop))).astype(np.float32)
-    windows, taken, at = Windows(rate, seconds, hop), [], 0
-    while at < len(stream):
-        n = int(rng.integers(1, windows.hop))
-        windows.push(stream[at : at + n])
-        at += n
-        taken += filter(None, [windows.take()])
-    assert [round(window.start / hop) for window in taken] == list(range(6))
-    for k, window in enumerate(taken):
-        start = k * round(hop * rate)
-        np.testing.assert_array_equal(window.samples, stream[start : start + round(seconds * rate)])
-    assert (windows.taken, windows.dropped) == (6, 0)
-
-
-def test_a_late_reader_gets_the_newest_window_and_memory_stays() -> None:
-    windows = Windows(16_000, 3.0, 0.5)
-    block = np.ones(1600, dtype=np.float32)
-    tracemalloc.start()
-    for k in range(6000):  # ten minutes
-        windows.push(block * k)
-        if k % 1000 == 999:
-            window = windows.take()
-            assert window is not None
-            assert window.start == pytest.approx((k + 1) / 10 - 3.0)  # it ends now
-            assert window.samples[-1] == k
-            assert window.samples[0] == k - 29
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert windows.taken + windows.dropped == (600 - 3) * 2 + 1
-    assert windows.taken == 6
-    assert peak < 2e6, "3.5 s of float32 are 0.22 MB; ten minutes would be 38 MB"
-    assert windows.take() is None
-    assert len(windows.newest(60.0)) == 3.5 * 16_000
-
-
-def test_a_block_longer_than_the_ring_leaves_its_end() -> None:
-    windows = Windows(1000, 1.0, 0.1)
-    windows.push(np.arange(5000, dtype=np.float32))
-    window = windows.take()
-    assert window is not None
-    assert window.samples.tolist() == list(range(4000, 5000))
-    assert windows.dropped == 40
-
-
-def test_channels_are_averaged_and_a_reader_can_wait() -> None:
-    windows = Windows(1000, 0.2, 0.1)
-    threading.Timer(
-        0.1, lambda: windows.push(np.stack([np.ones(200), np.zeros(200)], axis=1))
-    ).start()
-    started = time.monotonic()
-    assert windows.take(0.01) is None
-    window = windows.take(10.0)
-    assert window is not None
-    assert time.monotonic() - started < 5
-    assert set(window.samples.tolist()) == {0.5}
 
 
 # --- devices -----------------------------------------------------------------------------------
@@ -195,52 +128,44 @@ def test_a_file_gives_its_segments(
     args = ["--file", str(spoken), "--runs-dir", str(runs), "--hop", "0.25"]
     result = live_json(capsys, *args)
     assert result["run"] == str(classifier.run)
-    expected = segment_file(spoken, classifier, SegmentSettings(hop=0.25)).segments
-    assert result["segments"] == [asdict(segment) for segment in expected]
+    expected = Recording.of_file(spoken, classifier, SegmentSettings(hop=0.25))
+    assert result["segments"] == [asdict(segment) for segment in expected.segments]
     assert result["segments"][-1]["end"] == pytest.approx(soundfile.info(spoken).duration)
     assert {"no speech"} < {segment["label"] for segment in result["segments"]}
     caplog.set_level("INFO")
     assert main(args) == 0
     shown = capsys.readouterr().out
     assert "SYNTHETIC" in caplog.text, "what the classifier was trained on is said"
-    assert shown == write_table(expected)
+    assert shown == expected.to_table()
 
 
-@pytest.mark.parametrize("form", ["table", "json", "csv", "audacity"])
-@pytest.mark.parametrize("into_a_file", [True, False])
-def test_segments_are_written_as_asked(
-    form: str,
-    into_a_file: bool,
+@pytest.mark.parametrize("ending", ["csv", "json", "txt", "JSON", ""])
+def test_segments_are_written_as_the_ending_says(
+    ending: str,
     spoken: Path,
     classifier: Classifier,
     runs: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    segments = segment_file(spoken, classifier).segments
+    recording = Recording.of_file(spoken, classifier)
     args = ["--file", str(spoken), "--runs-dir", str(runs), "--quiet"]
-    if into_a_file and form in ("json", "csv"):
-        args += ["--out", str(tmp_path / f"out.{form}")]
-    elif into_a_file:
-        args += ["--out", str(tmp_path / "out.txt"), "--format", form]
-    else:
-        args += ["--format", form]
-    assert main(args) == 0
+    assert main([*args, *(["--out", str(tmp_path / f"out.{ending}")] if ending else [])]) == 0
     text = capsys.readouterr().out
-    if into_a_file:
+    if ending:
         assert text == ""
         text = next(tmp_path.glob("out.*")).read_text(encoding="utf-8")
-    labels = [segment.label for segment in segments]
-    if form == "json":
-        assert json.loads(text) == [asdict(segment) for segment in segments]
-    elif form == "csv":
+    labels = [segment.label for segment in recording.segments]
+    if ending.lower() == "json":
+        assert json.loads(text) == [asdict(segment) for segment in recording.segments]
+    elif ending == "csv":
         rows = list(csv.DictReader(io.StringIO(text)))
         assert [row["label"] for row in rows] == labels
-        assert float(rows[-1]["end"]) == pytest.approx(segments[-1].end, abs=1e-3)
-    elif form == "audacity":
+        assert float(rows[-1]["end"]) == pytest.approx(recording.seconds, abs=1e-3)
+    elif ending == "txt":
         assert [line.split("\t")[2] for line in text.splitlines()] == labels
     else:
-        assert text == write_table(segments)
+        assert text == recording.to_table()
 
 
 def test_a_file_in_real_time_goes_through_the_live_path(
@@ -309,6 +234,7 @@ def test_silence_is_no_emotion(
         (["--smooth", "2"], "smooth 2"),
         (["--threshold", "7"], "threshold 7"),
         (["--file", "{clip}", "--out", "nowhere/out.csv"], "there is no folder nowhere"),
+        (["--file", "{clip}", "--out", "out.md"], "endings .csv, .json, .txt"),
         (["--log", "nowhere/log"], "there is no folder nowhere"),
         (["--realtime"], "--realtime needs --file"),
         (["--file", "{clip}", "--run", "missing"], "missing: no trained head"),
@@ -497,7 +423,7 @@ def test_a_microphone_hears_what_is_played(
         while ring.pushed < 32_000 and time.monotonic() < until:
             time.sleep(0.05)
         assert microphone.rate == (16_000 if device.default else 48_000)
-    block = ring.take(0.0)
+    block = ring.pop()
     assert block is not None
     assert block.start == 0
     heard, played = block.samples[16_000:32_000], load_audio(steady[0])[:32_000]
@@ -538,16 +464,15 @@ def test_devices_are_listed_and_an_unknown_one_is_refused(
 
 
 class Slow:
-    """A classifier that takes 1.3 s, notes how much had been heard before, and stops after four."""
+    """A classifier that needs 1.3 s, and sets an event at the fifth window."""
 
-    def __init__(self, classifier: Classifier, ring: Ring, stop: threading.Event) -> None:
-        self.classifier, self.ring, self.stop = classifier, ring, stop
+    def __init__(self, classifier: Classifier, stop: threading.Event) -> None:
+        self.classifier, self.stop, self.calls = classifier, stop, 0
         self.classes, self.seconds = classifier.classes, 1.0
-        self.began: list[int] = []
 
     def classify(self, samples: np.ndarray) -> Prediction:
-        self.began.append(self.ring.pushed)
-        if len(self.began) == 5:
+        self.calls += 1
+        if self.calls == 5:
             self.stop.set()
         time.sleep(1.3)
         return self.classifier.classify(samples)
@@ -556,20 +481,20 @@ class Slow:
 def test_a_slow_classifier_drops_windows_and_gets_the_newest(
     stack: Stack, steady: tuple[Path, Prediction], classifier: Classifier
 ) -> None:
-    session, stop, ring = Session(classifier.classes), threading.Event(), Ring()
-    slow: Any = Slow(classifier, ring, stop)
-    listener = Listener(ring, slow, SegmentSettings(hop=0.25), session)
+    stop = threading.Event()
+    slow: Any = Slow(classifier, stop)
+    engine = Engine(slow, SegmentSettings(hop=0.25))
+    session = engine.session
     with (
         stack.playing(steady[0], jack=False),
-        Microphone(pick_device(find_devices(), "default"), ring) as microphone,
+        Microphone(pick_device(find_devices(), "default"), engine.ring) as microphone,
     ):
-        listener.start()
-        screen = Screen(io.StringIO())
-        listen(listener, screen, stop, microphone)
-        waiting = len(ring)
-        listener.close()
-        listener.join()
-    assert listener.error is None
+        engine.start()
+        watch(engine, Screen(io.StringIO()), stop, microphone)
+        waiting = len(engine.ring)
+        engine.close()
+    assert not engine.running
+    assert engine.error is None
     assert session.dropped >= 3 * 4
     assert waiting <= 3 * 16_000, "what waits is what came during one window"
     assert session.latency > 1.3
@@ -583,14 +508,14 @@ def test_a_long_stream_leaves_nothing_behind(
     speech = load_audio(spoken)
     path = tmp_path / "long.wav"
     soundfile.write(path, np.resize(speech, 150 * 16_000), 16_000)
-    ring, session, sizes = Ring(), Session(classifier.classes), []
-    log = Log(tmp_path / "log.jsonl")
-    listener = Listener(ring, classifier, SegmentSettings(hop=1.0), session, log)
+    log, sizes = Log(tmp_path / "log.jsonl"), []
+    engine = Engine(classifier, SegmentSettings(hop=1.0), log)
+    ring, session = engine.ring, engine.session
     tracemalloc.start()
     try:
         FilePlayer(path, ring, speed=0.0).start()
-        listener.start()
-        while listener.is_alive():
+        engine.start()
+        while engine.running:
             if ring.pushed > (len(sizes) + 3) * 20 * 16_000:
                 sizes.append(tracemalloc.get_traced_memory()[0])
             time.sleep(0.01)
@@ -599,7 +524,7 @@ def test_a_long_stream_leaves_nothing_behind(
     finally:
         tracemalloc.stop()
         log.close()
-    assert listener.error is None
+    assert engine.error is None
     assert session.judged > 20
     assert session.dropped == ring.lost == 0, "a source that can wait loses nothing"
     assert len(session.recent) < 100
@@ -679,12 +604,10 @@ class Terminal:
             elif token == "\n":
                 row += 1
                 rows += [""] * (row + 1 - len(rows))
-            elif token.endswith("F") and token[0] == "\x1b":
-                row, column = max(0, row - int(token[2:-1])), 0
-            elif token == "\x1b[K":
-                rows[row] = rows[row][:column]
-            elif token == "\x1b[J":
-                rows[row:] = [rows[row][:column]]
+            elif token.endswith("A") and token[0] == "\x1b":
+                row = max(0, row - int(token[2:-1]))
+            elif token == "\x1b[2K":
+                rows[row] = ""
             elif token[0] == "\x1b":
                 assert token[-1] in "mlh", f"an escape this screen doesn't know: {token!r}"
             else:
@@ -706,6 +629,7 @@ def test_in_a_terminal(
         with stack.playing(path, jack=False):
             terminal.read_until(r"windows [6-9]\b")
         frame = terminal.screen()
+        assert len([line for line in frame if line.startswith("level")]) == 1, "drawn in place"
         terminal.press(b" ")
         terminal.read_until(r"paused")
         terminal.press(b"r ")
@@ -722,7 +646,6 @@ def test_in_a_terminal(
     assert [line.split()[0] for line in frame[2:5]] == list(expected.probabilities)
     assert max(map(len, frame)) < 80
     assert len(frame) < 24
-    assert frame[-1] == "", "one frame, drawn in place"
     lane = next(line for line in frame if line.startswith(f"{expected.label} ") and "│" in line)
     assert re.search("[▄▅▆▇█]{2,}$", lane.split("│")[1].rstrip())
     assert max(map(int, re.findall(r"(-?\d+) dB", terminal.text))) > -10, "the meter moves"

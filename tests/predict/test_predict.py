@@ -21,7 +21,8 @@ from ser_embed.bundled import DEMO_CORPUS
 from ser_embed.errors import AudioError, HeadError
 from ser_embed.heads.checkpoint import read_card
 from ser_embed.predict import classifier as predict
-from ser_embed.predict.classifier import Classifier, find_run, head_folders
+from ser_embed.predict.__main__ import main
+from ser_embed.predict.classifier import Classifier, find_run
 
 Ran = tuple[int, dict[str, Any], str]
 Command = Callable[..., Ran]
@@ -33,7 +34,7 @@ def command(capsys: pytest.CaptureFixture[str]) -> Command:
 
     def _run(*args: object) -> Ran:
         capsys.readouterr()
-        status = predict.main([*map(str, args), "--json", "--quiet"])
+        status = main([*map(str, args), "--json", "--quiet"])
         printed = capsys.readouterr()
         lines = printed.out.splitlines()
         return status, json.loads(lines[-1]) if lines else {}, printed.err
@@ -145,7 +146,7 @@ def test_samples_that_cannot_be_used(
 
 
 def test_the_heads_of_all_folds_are_averaged(demo_runs: dict[str, Path], clip: Path) -> None:
-    folders = head_folders(demo_runs["kfold"])
+    folders = Classifier.head_folders(demo_runs["kfold"])
     assert [folder.name for folder in folders] == [f"fold_{k}" for k in range(1, 6)]
     whole = Classifier.load(demo_runs["kfold"])
     assert "5 folds averaged" in whole.about
@@ -277,7 +278,7 @@ def test_a_missing_run_says_what_to_do(
 def test_a_line_a_file_without_json(
     demo_runs: dict[str, Path], clip: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert predict.main([str(clip), "--run", str(demo_runs["speaker"]), "--quiet"]) == 0
+    assert main([str(clip), "--run", str(demo_runs["speaker"]), "--quiet"]) == 0
     (line,) = capsys.readouterr().out.splitlines()
     path, label, *rest = line.split()
     assert path == str(clip)
@@ -288,7 +289,7 @@ def test_a_line_a_file_without_json(
 
 def test_no_file_at_all_is_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
     try:
-        status = predict.main([])
+        status = main([])
     except SystemExit as left:
         status = int(left.code or 0)
     assert status in (1, 2)
@@ -379,4 +380,4 @@ def test_a_cross_validation_that_was_stopped_is_no_classifier_yet(
     shutil.copytree(demo_runs["kfold"], half)
     (half / "result.json").unlink()
     with pytest.raises(HeadError, match="same train command"):
-        head_folders(half)
+        Classifier.head_folders(half)

@@ -2,6 +2,7 @@
 
 import io
 import json
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -10,33 +11,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ser_embed.predict.segments import (
-    NO_SPEECH,
-    UNSURE,
-    Piece,
-    Segment,
-    clock,
-    judge,
-    mean_of,
-    merge_pieces,
-    write_audacity,
-    write_csv,
-    write_json,
-    write_table,
-)
+from ser_embed.predict.recording import Recording
+from ser_embed.predict.segments import Segment, clock
 
+NO_SPEECH, UNSURE = Segment.NO_SPEECH, Segment.UNSURE
 CLASSES = ("positive", "neutral", "negative")
 
 # Quarters of a second and 64ths of a probability: sums of them are exact.
-heard = st.lists(st.integers(0, 64), min_size=3, max_size=3).filter(any)
-tracks = st.lists(st.tuples(st.integers(1, 12), st.none() | heard), min_size=1, max_size=40)
+shares = st.lists(st.integers(0, 64), min_size=3, max_size=3).filter(any)
+tracks = st.lists(st.tuples(st.integers(1, 12), st.none() | shares), min_size=1, max_size=40)
 
 
-def pieces_of(track: list[tuple[int, list[int] | None]]) -> list[Piece]:
+def pieces_of(track: list[tuple[int, list[int] | None]], threshold: float = 0.5) -> list[Segment]:
     pieces, at = [], 0.0
     for quarters, shares in track:
-        told = None if shares is None else np.array(shares) / sum(shares)
-        pieces.append(Piece(at, at + quarters / 4, told))
+        values = [share / sum(shares) for share in shares or ()]
+        named = dict(zip(CLASSES, values, strict=False))
+        pieces.append(Segment.judge(at, at + quarters / 4, named, threshold))
         at += quarters / 4
     return pieces
 
@@ -45,8 +36,8 @@ def pieces_of(track: list[tuple[int, list[int] | None]]) -> list[Piece]:
 def test_segments_cover_the_recording_in_order(
     track: list[tuple[int, list[int] | None]], threshold: float
 ) -> None:
-    pieces = pieces_of(track)
-    segments = merge_pieces(pieces, CLASSES, threshold)
+    pieces = pieces_of(track, threshold)
+    segments = Segment.merge(pieces)
     assert segments[0].start == 0
     assert segments[-1].end == pieces[-1].end
     for one, following in pairwise(segments):
@@ -58,15 +49,16 @@ def test_segments_cover_the_recording_in_order(
 def test_every_instant_keeps_the_label_of_its_piece(
     track: list[tuple[int, list[int] | None]], threshold: float
 ) -> None:
-    pieces = pieces_of(track)
-    segments = merge_pieces(pieces, CLASSES, threshold)
+    pieces = pieces_of(track, threshold)
+    segments = Segment.merge(pieces)
     for piece in pieces:
-        if piece.probabilities is None:
+        values = list(piece.probabilities.values())
+        if not values:
             label = NO_SPEECH
-        elif piece.probabilities.max() < threshold:
+        elif max(values) < threshold:
             label = UNSURE
         else:
-            label = CLASSES[int(np.argmax(piece.probabilities))]
+            label = CLASSES[int(np.argmax(values))]
         (holder,) = [s for s in segments if s.start <= piece.start and piece.end <= s.end]
         assert holder.label == label
 
@@ -74,12 +66,12 @@ def test_every_instant_keeps_the_label_of_its_piece(
 @given(tracks)
 def test_a_segment_has_the_mean_over_its_time(track: list[tuple[int, list[int] | None]]) -> None:
     pieces = pieces_of(track)
-    for segment in merge_pieces(pieces, CLASSES, 0.5):
+    for segment in Segment.merge(pieces):
         quarters = [  # the same mean, counted quarter by quarter
-            piece.probabilities
+            list(piece.probabilities.values())
             for piece in pieces
             for _ in range(round((piece.end - piece.start) * 4))
-            if segment.start <= piece.start < segment.end and piece.probabilities is not None
+            if segment.start <= piece.start < segment.end and piece.probabilities
         ]
         assert (segment.label == NO_SPEECH) == (not quarters)
         if quarters:
@@ -92,11 +84,18 @@ def test_a_segment_has_the_mean_over_its_time(track: list[tuple[int, list[int] |
 
 
 def test_a_confidence_at_the_threshold_is_sure_enough() -> None:
-    half = np.array([0.5, 0.25, 0.25])
-    assert judge(0, 1, half, CLASSES, 0.5).label == "positive"
-    assert judge(0, 1, half, CLASSES, 0.51).label == UNSURE
-    assert judge(0, 1, None, CLASSES, 0.0).label == NO_SPEECH
-    assert mean_of([Piece(0, 1, None)]) is None
+    half = dict(zip(CLASSES, (0.5, 0.25, 0.25), strict=True))
+    assert Segment.judge(0, 1, half, 0.5).label == "positive"
+    assert Segment.judge(0, 1, half, 0.51).label == UNSURE
+    pause = Segment.judge(0, 1, {}, 0.0)
+    assert pause.label == NO_SPEECH
+    assert Segment.mean([pause, pause], 0.5) == pause
+
+
+def test_what_lies_apart_is_not_joined() -> None:
+    one = Segment.judge(0, 1, {"a": 1.0}, 0.5)
+    apart, next_one = replace(one, start=2, end=3), replace(one, start=3, end=4)
+    assert Segment.merge([one, apart, next_one]) == [one, replace(apart, end=4)]
 
 
 # --- files -------------------------------------------------------------------------------------
@@ -107,10 +106,11 @@ SEGMENTS = [
     Segment(4.0, 65.5, UNSURE, 0.4375, {"sad, tired": 0.4375, '高兴 "x"': 0.4}),
 ]
 NAMES = ("sad, tired", '高兴 "x"')
+RECORDING = Recording(NAMES, 65.5, SEGMENTS, 0.5)
 
 
 def test_csv_is_read_back_by_pandas() -> None:
-    table = pd.read_csv(io.StringIO(write_csv(SEGMENTS, NAMES)))
+    table = pd.read_csv(io.StringIO(RECORDING.to_csv()))
     assert list(table) == ["start", "end", "label", "confidence", "p_sad, tired", 'p_高兴 "x"']
     assert table["label"].tolist() == [s.label for s in SEGMENTS]
     assert table["end"].tolist() == [1.25, 4.0, 65.5]
@@ -119,24 +119,30 @@ def test_csv_is_read_back_by_pandas() -> None:
 
 
 def test_json_is_read_back() -> None:
-    told = json.loads(write_json(SEGMENTS))
-    assert [Segment(**segment) for segment in told] == SEGMENTS
+    rows = json.loads(RECORDING.to_json())
+    assert [Segment(**row) for row in rows] == SEGMENTS
 
 
 def test_an_audacity_label_track_has_a_line_a_segment() -> None:
     odd = [*SEGMENTS, Segment(65.5, 66.0, "a\tb\nc", 1.0, {})]
-    rows = [line.split("\t") for line in write_audacity(odd).splitlines()]
+    text = Recording(NAMES, 66.0, odd, 0.5).to_audacity()
+    rows = [line.split("\t") for line in text.splitlines()]
     assert [(float(start), float(end)) for start, end, _ in rows] == [(s.start, s.end) for s in odd]
-    assert [label for *_, label in rows] == [NO_SPEECH, "sad, tired", UNSURE, "a b c"]
+    assert [label for *_, label in rows] == [
+        NO_SPEECH,
+        "sad, tired",
+        UNSURE,
+        "a b c",
+    ]
 
 
 def test_the_table_is_for_reading() -> None:
-    lines = write_table(SEGMENTS).splitlines()
+    lines = RECORDING.to_table().splitlines()
     assert lines[0].split() == ["0:00.0", "-", "0:01.2", "no", "speech"]
     assert "1:05.5  unsure" in lines[2]
     assert lines[2].split()[4] == "44%"
     assert len({line.index(" - ") for line in lines}) == 1
-    assert write_table([]) == ""
+    assert Recording(NAMES, 0.0, [], 0.5).to_table() == ""
 
 
 @pytest.mark.parametrize(

@@ -27,10 +27,11 @@ from ser_embed.audio.cutting import trim_silence
 from ser_embed.audio.decoding import load_audio
 from ser_embed.bundled import BUNDLED_HEADS, DEMO_CORPUS
 from ser_embed.predict.classifier import Classifier
-from ser_embed.predict.segmenter import SegmentSettings, segment_file
-from ser_embed.predict.segments import NO_SPEECH, write_audacity, write_csv
-from ser_embed.web import stage as web
-from ser_embed.web.tabs import Listening
+from ser_embed.predict.options import SegmentSettings
+from ser_embed.predict.recording import Recording
+from ser_embed.predict.segments import Segment
+from ser_embed.web.__main__ import main
+from ser_embed.web.tabs import Tabs
 
 for package in ("gradio", "playwright"):
     if importlib.util.find_spec(package) is None:
@@ -41,11 +42,13 @@ if CHROMIUM is None:
 
 from playwright.sync_api import Browser, Page, expect, sync_playwright  # noqa: E402
 
+NO_SPEECH = Segment.NO_SPEECH
 CALM = "03-01-04-02-02-02-02.ogg"  # neutral to the head that ships, and
 ANGRY = "03-01-03-01-01-01-02.ogg"  # negative
 SECONDS = 30_000  # milliseconds that anything on the page may take
 
-# Runs the command and writes down every address outside this machine that it asks for.
+# Runs the command, with a short queue, and writes down every address outside this machine that it
+# asks for.
 WATCHED = """
 import sys
 def watch(event, args):
@@ -54,7 +57,9 @@ def watch(event, args):
         if isinstance(host, str) and host not in ("127.0.0.1", "localhost", "::1", "0.0.0.0"):
             print("OUTSIDE", event, host, file=sys.stderr, flush=True)
 sys.addaudithook(watch)
-from ser_embed.web.stage import main
+from ser_embed.web import server
+from ser_embed.web.__main__ import main
+server.WAITING = 3
 raise SystemExit(main(sys.argv[1:]))
 """
 
@@ -95,7 +100,7 @@ def server(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[s
     with log.open("w") as file:
         process = subprocess.Popen(
             [sys.executable, "-c", WATCHED, "--run", "sentiment3", "--port", str(port),
-             "--max-minutes", "1", "--max-mb", "1", "--queue", "3", "--json"],
+             "--max-minutes", "1", "--max-mb", "1", "--json"],
             stdout=file, stderr=file,
         )  # fmt: skip
     url = f"http://127.0.0.1:{port}/"
@@ -111,10 +116,10 @@ def server(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[s
     finally:
         process.kill()
         process.wait()
-    told = log.read_text()
-    assert "OUTSIDE" not in told
-    assert "Traceback" not in told
-    assert json.loads(told.splitlines()[-1])["url"] == url
+    text = log.read_text()
+    assert "OUTSIDE" not in text
+    assert "Traceback" not in text
+    assert json.loads(text.splitlines()[-1])["url"] == url
 
 
 @pytest.fixture(scope="module")
@@ -201,19 +206,19 @@ def test_a_file_becomes_segments(visit: Visit, folder: Path, classifier: Classif
     page = visit()
     upload(page, folder / "both.wav")
     expect(page.locator(".track")).to_be_visible()
-    heard = segment_file(folder / "both.wav", classifier)
+    recording = Recording.of_file(folder / "both.wav", classifier)
     labels = [NO_SPEECH, "neutral", NO_SPEECH, "negative", NO_SPEECH]
-    assert [s.label for s in heard.segments] == labels
+    assert [s.label for s in recording.segments] == labels
     assert [row[2] for row in rows(page)] == labels
-    assert page.locator(".said").inner_text().split()[0] == heard.summary.label
+    assert page.locator(".said").inner_text().split()[0] == recording.summary.label
     assert page.locator(".track").get_attribute("aria-label") == ", ".join(
         f"{row[2]} from {row[0]} to {row[1]}" for row in rows(page)
     )
     csv = pd.read_csv(io.StringIO(download(page, "both.csv")))
-    expected = pd.read_csv(io.StringIO(write_csv(heard.segments, heard.classes)))
+    expected = pd.read_csv(io.StringIO(recording.to_csv()))
     pd.testing.assert_frame_equal(csv, expected, atol=2e-4, rtol=0)
     assert [s["label"] for s in json.loads(download(page, "both.json"))] == labels
-    assert download(page, "both.audacity.txt") == write_audacity(heard.segments)
+    assert download(page, "both.audacity.txt") == recording.to_audacity()
 
 
 def test_the_microphone_records_a_file(visit: Visit) -> None:
@@ -256,17 +261,17 @@ def test_a_file_that_is_too_big_is_refused(visit: Visit, folder: Path) -> None:
 
 
 def test_what_a_microphone_leaves_behind_is_a_minute(classifier: Classifier, folder: Path) -> None:
-    listening = Listening(classifier, SegmentSettings())
+    tabs, engine = Tabs(classifier, SegmentSettings(), 10.0, 10), None
     voice = (32_767 * load_audio(folder / "both.wav")).astype(np.int16)
-    for start in range(0, len(voice), 8_000):
-        listening.hear(16_000, voice[start : start + 8_000])
-    for _ in range(100):
-        listening.hear(48_000, np.zeros((48_000, 2), np.int16))
-    for start in range(0, len(voice), 8_000):
-        listening.hear(16_000, voice[start : start + 8_000])
-    assert "Stopped. Mean over the speech in 1:00.0" in listening.stop()
-    assert listening.pieces[-1].end - listening.pieces[0].start == pytest.approx(60)
-    assert "Stopped" not in Listening(classifier, SegmentSettings()).stop()
+    spoken = [(16_000, voice[start : start + 8_000]) for start in range(0, len(voice), 8_000)]
+    for block in [*spoken, *[(48_000, np.zeros((48_000, 2), np.int16))] * 100, *spoken]:
+        _, engine = tabs.stream(block, engine)
+    assert engine is not None
+    assert "Stopped. Mean over the speech in 1:00.0" in tabs.stop_stream(engine)[0]
+    recent = engine.session.recent
+    assert recent[-1].end - recent[0].start == pytest.approx(60)
+    for nothing in (None, tabs.stream(None, None)[1]):
+        assert "Stopped" not in tabs.stop_stream(nothing)[0]
 
 
 # --- two visitors ------------------------------------------------------------------------------
@@ -373,7 +378,7 @@ def test_a_phone_shows_it_readably(visit: Visit, folder: Path, scheme: str) -> N
 def test_it_says_what_the_model_is(visit: Visit) -> None:
     page = visit()
     page.get_by_text("About the model").click()
-    told = page.locator("dl")
+    facts = page.locator("dl")
     report = json.loads((BUNDLED_HEADS / "sentiment3/report.json").read_text())
     low, high = report["uar_ci"]
     for text in (
@@ -383,7 +388,7 @@ def test_it_says_what_the_model_is(visit: Visit) -> None:
         "kfold",
         "Not for decisions about people",
     ):
-        expect(told).to_contain_text(text)
+        expect(facts).to_contain_text(text)
 
 
 def test_browsers_are_told_to_ask_no_other_server(server: str) -> None:
@@ -423,10 +428,10 @@ def test_who_comes_when_the_queue_is_full_is_told(visit: Visit, folder: Path) ->
 # --- the command -------------------------------------------------------------------------------
 
 
-def test_an_address_that_cant_be_had_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_address_that_is_taken_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        assert web.main(["--port", str(port)]) == 1
+        assert main(["--port", str(port)]) == 1
     error = capsys.readouterr().err
     assert f"port {port} (Address already in use" in error
     assert "give another --port" in error
@@ -437,14 +442,14 @@ def test_an_address_that_cant_be_had_is_named(capsys: pytest.CaptureFixture[str]
     [
         (["--port", "70000"], "port 70000"),
         (["--host", "203.0.113.1"], "can't serve on 203.0.113.1"),
-        (["--queue", "0"], "--queue: give a number above 0"),
+        (["--max-files", "0"], "--max-files: give a number above 0"),
         (["--threshold", "2"], "threshold 2.0: give a confidence"),
     ],
 )
 def test_options_that_make_no_sense_are_named(
     options: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert web.main(options) == 1
+    assert main(options) == 1
     assert message in capsys.readouterr().err
 
 
@@ -452,6 +457,6 @@ def test_without_gradio(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "gradio", None)
-    assert web.main(["--port", str(free_port())]) == 1
+    assert main(["--port", str(free_port())]) == 1
     error = capsys.readouterr().err
     assert error.strip().endswith("gradio is not installed: pip install 'ser_embed[web]'")

@@ -7,67 +7,34 @@ sends nothing anywhere, and what people upload is deleted when it ends, or after
 import contextlib
 import logging
 import os
-import signal
 import socket
 import tempfile
-import threading
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from ser_embed.audio import AudioFile
-from ser_embed.command import RUNS_DIR, Options, Outcome, run_command
-from ser_embed.encoders import BackendName
+from ser_embed.command import Outcome
 from ser_embed.errors import MissingExtra, WebError
+from ser_embed.live import stop_on_signals
 from ser_embed.predict import Classifier, SegmentSettings
-from ser_embed.web.markup import frame
+from ser_embed.web.options import WebConfig
 from ser_embed.web.tabs import Tabs
 
-__all__ = ["WebConfig", "build_app", "main", "serve"]
+__all__ = ["build_app", "serve"]
 
 log = logging.getLogger(__name__)
 
 KEPT_SECONDS = 3600  # that an upload stays on the disk
 LIVE_EVERY = 0.5  # seconds from one block of the microphone to the next
+AT_ONCE = 2  # jobs done at the same time in each tab
+WAITING = 20  # jobs that wait for their turn; a visitor who comes then is asked to try later
 
 # The browser itself refuses what would come from elsewhere, whatever a library's page asks for.
 _POLICY = (
     b"default-src 'self' data: blob: 'unsafe-inline' 'unsafe-eval'; frame-ancestors 'self'; "
     b"base-uri 'self'; form-action 'self'"
 )
-
-
-@dataclass(frozen=True)
-class WebConfig(Options):
-    """Serve a page that classifies files and the browser's microphone, until Ctrl-C."""
-
-    run: Path | None = None
-    """A run's folder, or a bundled head: sentiment3 or emotion8. Default: the newest under
-    --runs-dir, else the bundled sentiment3."""
-    runs_dir: Path = RUNS_DIR
-    """Where the newest run is looked for."""
-    backend: BackendName = "torch"
-    """Engine of the encoder."""
-    host: str = "127.0.0.1"
-    """Address to serve on; 0.0.0.0 lets other machines in. A browser gives its microphone to
-    this machine's own address or to HTTPS alone."""
-    port: int = 7860
-    """Port to serve on."""
-    max_mb: int = 50
-    """Largest file in megabytes."""
-    max_minutes: float = 10.0
-    """Longest recording in minutes; a microphone stops by itself after as long."""
-    max_files: int = 100
-    """Most files in one batch."""
-    queue: int = 20
-    """Most jobs that wait for their turn; who comes then is told to try later."""
-    at_once: int = 2
-    """Jobs done at the same time in each tab."""
-    hop: float = 0.5
-    """Seconds from one window to the next within a stretch of speech."""
-    threshold: float = 0.5
-    """Under this confidence a piece is shown as unsure."""
 
 
 # --- the page ----------------------------------------------------------------------------------
@@ -104,7 +71,7 @@ def build_app(tabs: Tabs, config: WebConfig) -> Any:
             _batch_tab(gr, tabs, limits)
         with gr.Accordion("About the model", open=False):
             gr.HTML(tabs.about())
-    app.queue(max_size=config.queue, default_concurrency_limit=config.at_once)
+    app.queue(max_size=WAITING, default_concurrency_limit=AT_ONCE)
     return app
 
 
@@ -116,10 +83,9 @@ def _file_tab(gr: Any, tabs: Tabs, limits: str) -> None:
     shown = gr.HTML()
 
     def _show(path: str | None, progress: Any = gr.Progress()) -> str:  # noqa: B008
-        return tabs.show_file(Path(path), progress_of(progress)) if path else frame()
-
-    def progress_of(progress: Any) -> Callable[[float, str], None]:
-        return lambda share, word: progress(share, desc=word)
+        if not path:
+            return ""
+        return tabs.show_file(Path(path), lambda done, text: progress(done, desc=text))
 
     audio.change(_show, audio, shown, api_visibility="private", trigger_mode="always_last")
 
@@ -128,15 +94,15 @@ def _live_tab(gr: Any, tabs: Tabs) -> None:
     audio = gr.Audio(
         label="Microphone", type="numpy", sources=["microphone"], streaming=True, buttons=[]
     )
-    shown = gr.HTML(frame('<p class="quiet">Press Record and speak.</p>'))
+    shown = gr.HTML(tabs.show_live(None))
     state = gr.State(None, time_to_live=KEPT_SECONDS)
     private = {"api_visibility": "private", "show_progress": "hidden"}
     audio.start_recording(lambda: None, None, state, **private)
     audio.stream(
-        tabs.hear_block, [audio, state], [shown, state], stream_every=LIVE_EVERY,
+        tabs.stream, [audio, state], [shown, state], stream_every=LIVE_EVERY,
         time_limit=round(60 * tabs.max_minutes), **private,
     )  # fmt: skip
-    audio.stop_recording(tabs.stop_listening, state, [shown, state], **private)
+    audio.stop_recording(tabs.stop_stream, state, [shown, state], **private)
 
 
 def _batch_tab(gr: Any, tabs: Tabs, limits: str) -> None:
@@ -157,7 +123,7 @@ def _batch_tab(gr: Any, tabs: Tabs, limits: str) -> None:
 
 
 class _OwnSourcesOnly:
-    """ASGI middleware: tells browsers to ask no other server, and lets visitors leave."""
+    """ASGI middleware: makes browsers ask no other server, and lets visitors leave."""
 
     def __init__(self, app: Any) -> None:
         self.app = app
@@ -171,7 +137,7 @@ class _OwnSourcesOnly:
                 message["headers"] = [*message.get("headers", []), policy]
             await send(message)
 
-        with contextlib.suppress(ClientDisconnect):  # who closes the page while it sends
+        with contextlib.suppress(ClientDisconnect):  # the page was closed while it sends
             await self.app(scope, receive, _send if scope["type"] == "http" else send)
 
 
@@ -182,13 +148,13 @@ def serve(config: WebConfig) -> Outcome:
     """Serve the page until Ctrl-C.
 
     Raises:
-        SerEmbedError: gradio is missing, there is no run, or the address can't be had.
+        SerEmbedError: gradio is missing, there is no run, or the address is taken.
     """
     settings = _check(config)
     gr = _gradio()
     classifier = Classifier.load(config.run, config.runs_dir, config.backend)
     log.info("%s: %s", classifier.run, classifier.about)
-    with tempfile.TemporaryDirectory(prefix="ser_embed-") as uploads, _until_told() as stop:
+    with tempfile.TemporaryDirectory(prefix="ser_embed-") as uploads, stop_on_signals() as stop:
         os.environ["GRADIO_TEMP_DIR"] = uploads
         tabs = Tabs(classifier, settings, config.max_minutes, config.max_files)
         app = build_app(tabs, config)
@@ -224,7 +190,7 @@ def _theme(gr: Any) -> Any:
 
 def _check(config: WebConfig) -> SegmentSettings:
     """Say what is wrong now, not after the model has been loaded."""
-    for name in ("max_mb", "max_minutes", "max_files", "queue", "at_once"):
+    for name in ("max_mb", "max_minutes", "max_files"):
         if getattr(config, name) <= 0:
             raise WebError(f"--{name.replace('_', '-')}: give a number above 0")
     try:
@@ -236,26 +202,4 @@ def _check(config: WebConfig) -> SegmentSettings:
             f"can't serve on {config.host}, port {config.port} ({reason}); give "
             "another --port, or the --host of this machine"
         ) from error
-    return SegmentSettings(hop=config.hop, threshold=config.threshold)
-
-
-@contextlib.contextmanager
-def _until_told() -> Iterator[threading.Event]:
-    """Let Ctrl-C and a service manager's stop end the page in good order."""
-    stop = threading.Event()
-    signals = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.signal(number, lambda *_: stop.set()) for number in signals]
-    try:
-        yield stop
-    finally:
-        for number, handler in zip(signals, before, strict=True):
-            signal.signal(number, handler)
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Run `python -m ser_embed.web`."""
-    return run_command(serve, WebConfig, "python -m ser_embed.web", argv)
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())
+    return SegmentSettings(threshold=config.threshold)
