@@ -1,4 +1,4 @@
-"""What every stage has to know of sound, without an import: lengths, file endings, fill rules."""
+"""What options and other stages need to know of sound: clip length, file endings, fill rules."""
 
 from typing import Literal
 
@@ -9,4 +9,4 @@ CLIP_SECONDS = 3.0  # 3 s * 16,000 samples/s = 48,000 samples, the paper's clip
 AUDIO_ENDINGS = (".wav", ".flac", ".mp3", ".ogg", ".opus")
 
 FillRule = Literal["sample", "repeat", "zero", "none"]
-"""What a clip that is too short is filled with, see `cutting.fit_length`."""
+"""What a clip shorter than wanted is filled with, see `cutting.fit_length`."""

@@ -67,7 +67,7 @@ class Clip:
 def trim_silence(samples: np.ndarray) -> np.ndarray:
     """Cut the silence before and after the sound; pauses inside stay.
 
-    Silence is what lies 40 dB below the loudest 20 ms; 60 ms of it are kept on either side.
+    Silence is what is 40 dB below the loudest 20 ms; 60 ms of it are kept on either side.
 
     Args:
         samples: Mono float32 at 16 kHz, shape (n_samples,).
@@ -90,7 +90,7 @@ def trim_silence(samples: np.ndarray) -> np.ndarray:
 def cut_clip(samples: np.ndarray, seconds: float, trim: bool) -> np.ndarray:
     """Trim silence if wished, then keep the first `seconds` (0: all): (n,) -> (m,), a view.
 
-    What lies more than `seconds` and 10 s behind the start is not looked at.
+    Samples more than `seconds` and 10 s after the start are not looked at.
     """
     wanted = round(seconds * SAMPLE_RATE) if seconds > 0 else None
     if trim:

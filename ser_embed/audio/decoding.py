@@ -46,7 +46,7 @@ class AudioFile:
     def find(root: Path) -> list[Path]:
         """Return the audio files under `root`, in any nesting and case of ending, sorted.
 
-        Hidden folders are passed over: what lies there is in the making, or thrown away.
+        Hidden folders are left out: they hold unfinished or discarded files.
 
         Raises:
             AudioError: `root` doesn't exist.

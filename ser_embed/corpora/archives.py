@@ -1,6 +1,6 @@
-"""Unpacking zip and tar archives that may mean harm.
+"""Unpacking zip and tar archives that may be hostile.
 
-Only plain files and folders are taken out, each by copying its bytes into a new file of a new
+Only plain files and folders are unpacked, each by copying its bytes into a new file of a new
 folder: no link, device, owner or mode of an archive ever reaches the disk. The folder appears
 under its name only when it is whole.
 """

@@ -187,7 +187,7 @@ def _fetch_archive(
             check_file(archive, checksum, stated)  # it may be an old one
         _unpack(archive, source, folder)
     except DownloadError:
-        archive.unlink()  # or every further run would take it for good
+        archive.unlink()  # or every further run would use it again
         raise
     if not about.checksum:
         record.write_text(f"sha256:{file_digest(archive)}\n", encoding="ascii")

@@ -1,4 +1,4 @@
-"""Emotions and the ways to turn them into classes.
+"""Emotions, and the schemes that map them to classes.
 
 A corpus gives each clip an emotion (and sometimes an intensity); a `LabelScheme` maps that to
 the class a head is trained on. A scheme names every emotion that may occur: one that is left out

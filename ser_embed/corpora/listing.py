@@ -30,7 +30,7 @@ class Listing:
         corpus: Name of the corpus.
         root: Folder that paths are relative to.
         utterances: The clips, sorted by path.
-        faults: Path and reason of each audio file whose name tells nothing.
+        faults: Path and reason of each audio file whose name follows no rule.
     """
 
     corpus: str

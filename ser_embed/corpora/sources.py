@@ -1,7 +1,7 @@
 """Where the corpora come from, as data: the official address, size and checksum of each.
 
-A checksum stands here only where the publisher states one. Where none is stated, the SHA-256 of
-what came the first time is written beside it, and a later download is compared with that.
+A checksum is given only where the publisher states one. Where none is stated, the SHA-256 of the
+first download is recorded next to it, and a later download is compared with that.
 """
 
 from dataclasses import dataclass
@@ -35,7 +35,7 @@ class Archive:
 
 @dataclass(frozen=True)
 class Source:
-    """How a corpus is had.
+    """How to get a corpus.
 
     Attributes:
         corpus: Name of the corpus, key of `naming.CORPORA`.
@@ -45,7 +45,7 @@ class Source:
         archive: Its archive, None if it has none that can be fetched.
         listing: Address of a Dataverse's list of files, each with its MD5, "" if it isn't there.
         by_hand: What a person has to do instead, "" if the command can fetch it. `{folder}`
-            stands for the folder that the clips belong in.
+            is replaced by the folder for the clips.
     """
 
     corpus: str

@@ -5,7 +5,7 @@ software works, and nothing about people. The file is long because it is one mod
 
 A Rosenberg glottal pulse train (Rosenberg 1971, JASA 49) with jitter, shimmer and aspiration noise
 drives a cascade of Klatt's digital resonators (Klatt 1980, JASA 67) whose formants glide between
-vowel targets of Peterson & Barney (1952, JASA 24). What tells the emotions apart is prosody and
+vowel targets of Peterson & Barney (1952, JASA 24). What distinguishes the emotions is prosody and
 voice quality alone; directions and rough sizes follow the acoustic correlates reviewed by Juslin &
 Laukka (2003, Psychological Bulletin 129) and Scherer (2003, Speech Communication 40). Every clip
 draws its own deviation, so the classes overlap.
@@ -285,12 +285,12 @@ def _tracks(statement: str, rate: float, rng: np.random.Generator) -> _Tracks:
 def _pitch(tracks: _Tracks, style: Prosody, rng: np.random.Generator) -> np.ndarray:
     """Return the f0 contour in semitones from the speaker's base, shape (n,)."""
     spoken = np.flatnonzero(tracks.voicing > 0.01)
-    place = (np.arange(len(tracks.voicing)) - spoken[0]) / (spoken[-1] - spoken[0])
-    place = np.clip(place, 0, 1)
-    drift = _smooth(rng.standard_normal(len(place)), 300)
+    position = (np.arange(len(tracks.voicing)) - spoken[0]) / (spoken[-1] - spoken[0])
+    position = np.clip(position, 0, 1)
+    drift = _smooth(rng.standard_normal(len(position)), 300)
     accents = 2.5 * rng.uniform(0.7, 1.3) * tracks.accent
-    moves = 1.2 - 2.0 * place + accents + 0.5 * drift / drift.std()
-    final = (style.final - 1.0) * np.clip((place - 0.67) / 0.33, 0, 1) ** 1.5
+    moves = 1.2 - 2.0 * position + accents + 0.5 * drift / drift.std()
+    final = (style.final - 1.0) * np.clip((position - 0.67) / 0.33, 0, 1) ** 1.5
     return np.clip(style.pitch + 2**style.span * moves + final, -8, 18)
 
 
@@ -303,14 +303,14 @@ def _glottal_source(
     jitter = max(0.1, speaker.jitter + style.jitter) / 100
     marks = np.arange(n_pulses) + np.cumsum(rng.normal(0, jitter, n_pulses))
     pulse = np.clip(np.searchsorted(marks, phase, side="right") - 1, 0, n_pulses - 2)
-    place = np.clip((phase - marks[pulse]) / (marks[pulse + 1] - marks[pulse]), 0, 1)
+    within = np.clip((phase - marks[pulse]) / (marks[pulse + 1] - marks[pulse]), 0, 1)
 
     # A pressed voice is bright and closes early, a lax one is dull and stays open.
     open_quotient = float(np.clip(0.62 - 0.1 * (speaker.tilt + style.tilt), 0.4, 0.85))
     peak = 0.68 * open_quotient
-    rising = 0.5 * (1 - np.cos(np.pi * place / peak))
-    falling = np.cos(0.5 * np.pi * (place - peak) / (open_quotient - peak))
-    flow = np.where(place < peak, rising, np.where(place < open_quotient, falling, 0.0))
+    rising = 0.5 * (1 - np.cos(np.pi * within / peak))
+    falling = np.cos(0.5 * np.pi * (within - peak) / (open_quotient - peak))
+    flow = np.where(within < peak, rising, np.where(within < open_quotient, falling, 0.0))
     flow *= rng.normal(1, 4 * jitter, n_pulses)[pulse]  # shimmer
 
     # The difference of sampled flow is its derivative averaged over a sample: less aliasing

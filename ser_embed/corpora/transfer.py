@@ -36,7 +36,7 @@ def fetch_file(
 ) -> None:
     """Fetch a file; it appears under its name only when it is whole and checked.
 
-    What came of a transfer that breaks off stays in `<file>.part`, and the next call goes on
+    What a transfer brought before it broke off stays in `<file>.part`, and the next call goes on
     from there if the server can and the file is still the same.
 
     Args:

@@ -291,7 +291,7 @@ def test_sample_fills_with_samples_of_the_clip_at_random() -> None:
     fitted = fit_length(SHORT, 3.0, "sample", rng())
     tail = fitted[len(SHORT) :]
     assert np.isin(tail, SHORT).all()
-    # Drawn evenly and independently: 28,000 draws from 20,000 meet 1 - exp(-1.4) of them.
+    # Drawn evenly and independently: 28,000 draws from 20,000 reach 1 - exp(-1.4) of them.
     assert len(np.unique(tail)) / len(SHORT) == pytest.approx(1 - np.exp(-1.4), abs=0.02)
     assert abs(np.corrcoef(tail[1:], tail[:-1])[0, 1]) < 0.03
     assert tail.std() == pytest.approx(SHORT.std(), rel=0.03)
@@ -417,11 +417,11 @@ def with_a_bad_sample(value: float) -> np.ndarray:
     return samples
 
 
-def write_cut(path: Path, ending: str, share: float) -> None:
+def write_cut(path: Path, ending: str, fraction: float) -> None:
     whole = path.with_name(f"whole{ending}")
     soundfile.write(whole, 0.1 * sine(220, 16_000, 3.0), 16_000)
     content = whole.read_bytes()
-    path.write_bytes(content[: round(share * len(content))])
+    path.write_bytes(content[: round(fraction * len(content))])
 
 
 BAD: dict[str, tuple[Callable[[Path], object], str]] = {
@@ -502,7 +502,7 @@ def test_the_command_lists_every_bad_clip_and_keeps_the_good_one(
     assert re.search(rf"SM1_F1_A001\.wav: .*{BAD[kind][1]}", table)
 
 
-def test_the_real_lfs_pointer_is_told_from_audio(shared: Path) -> None:
+def test_the_real_lfs_pointer_is_recognised(shared: Path) -> None:
     with pytest.raises(AudioError, match="git lfs pull"):
         load_audio(shared / "corpora" / "cremad" / "lfs_pointer_example.wav")
 

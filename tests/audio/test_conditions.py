@@ -50,10 +50,10 @@ def test_every_condition_gives_finite_mono_and_depends_on_its_seed_alone(
 
 
 def test_there_is_what_was_asked_for() -> None:
-    told = " ".join(one.description for one in CONDITIONS.values())
+    descriptions = " ".join(one.description for one in CONDITIONS.values())
     for words in ("20 dB", "10 dB", "0 dB", "300 to 3400 Hz, 8 kHz", "MP3, 32 kbit/s",
                   "reverberation", "gain", "1 s", "2 s"):  # fmt: skip
-        assert words in told
+        assert words in descriptions
     assert next(iter(CONDITIONS)) == "clean"
 
 
@@ -75,9 +75,9 @@ def test_noise_lies_so_far_below_the_speech(wanted: int, speech: np.ndarray) -> 
 def test_a_telephone_passes_its_band(hertz: float, passes: bool) -> None:
     time = np.arange(16_000) / SAMPLE_RATE
     tone = (0.3 * np.sin(2 * np.pi * hertz * time)).astype(np.float32)
-    heard, rate = disturb("telephone", tone)
-    assert len(heard) == 8_000
-    gain = decibels(np.mean(resample(heard, rate)[2000:14000] ** 2) / np.mean(tone**2))
+    output, rate = disturb("telephone", tone)
+    assert len(output) == 8_000
+    gain = decibels(np.mean(resample(output, rate)[2000:14000] ** 2) / np.mean(tone**2))
     assert gain > -1 if passes else gain < -12
 
 
@@ -96,11 +96,11 @@ def test_mp3_has_its_bit_rate_in_every_frames_header(kilobits: int, speech: np.n
 
 
 def test_mp3_still_holds_the_speech(speech: np.ndarray) -> None:
-    heard, _ = disturb("mp3", speech)
+    output, _ = disturb("mp3", speech)
     whole = soundfile.read(io.BytesIO(encode_mp3(speech, 32)))[0]
-    assert len(heard) == len(whole)
-    match = scipy.signal.correlate(heard, speech, "full")
-    norm = np.sqrt((heard**2).sum() * (speech**2).sum())
+    assert len(output) == len(whole)
+    match = scipy.signal.correlate(output, speech, "full")
+    norm = np.sqrt((output**2).sum() * (speech**2).sum())
     assert 0.8 < match.max() / norm < 0.9999
 
 
@@ -118,10 +118,10 @@ def test_reverberation_decays_by_60_db_in_its_time() -> None:
 
 
 def test_reverberation_keeps_the_level(speech: np.ndarray) -> None:
-    heard, _ = disturb("reverberation", speech)
-    ratio = np.mean(heard[: len(speech)] ** 2) / np.mean(speech**2)
+    output, _ = disturb("reverberation", speech)
+    ratio = np.mean(output[: len(speech)] ** 2) / np.mean(speech**2)
     assert ratio == pytest.approx(1, rel=1e-3)
-    assert not np.array_equal(heard, disturb("reverberation", speech, seed=1)[0])  # another room
+    assert not np.array_equal(output, disturb("reverberation", speech, seed=1)[0])  # another room
 
 
 def test_gain_changes_the_level_and_clips(speech: np.ndarray) -> None:
@@ -133,11 +133,11 @@ def test_gain_changes_the_level_and_clips(speech: np.ndarray) -> None:
 @pytest.mark.parametrize("seconds", [1, 2])
 def test_short_clips_start_with_the_speech(seconds: int, speech: np.ndarray) -> None:
     late = np.concatenate([np.zeros(16_000, np.float32), speech, speech, speech])
-    heard, _ = disturb(f"first{seconds}", late)
-    assert len(heard) == seconds * SAMPLE_RATE
+    output, _ = disturb(f"first{seconds}", late)
+    assert len(output) == seconds * SAMPLE_RATE
     windows = np.lib.stride_tricks.sliding_window_view(late, 1_600)
-    start = int(np.flatnonzero((windows == heard[:1_600]).all(1))[0])
-    assert np.array_equal(late[start : start + len(heard)], heard)
+    start = int(np.flatnonzero((windows == output[:1_600]).all(1))[0])
+    assert np.array_equal(late[start : start + len(output)], output)
     assert 16_000 - 1_600 < start < 16_000 + len(speech) // 2  # the second of silence is gone
 
 
