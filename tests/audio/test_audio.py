@@ -629,3 +629,23 @@ def test_a_clip_that_is_renamed_is_the_same_clip(shared: Path, tmp_path: Path) -
     first, second = AudioFile(source).read(4.0), AudioFile(copy).read(4.0)
     assert first.sha256 == second.sha256
     np.testing.assert_array_equal(first.fit(4.0, "sample", 3), second.fit(4.0, "sample", 3))
+
+
+LIGHT = """
+import sys
+from pathlib import Path
+from ser_embed.audio import AudioFile
+AudioFile(Path(sys.argv[1])).read(3.0, trim=True).fit(3.0, "sample", 0)
+print(*sorted({"torch", "torchaudio", "pandas", "scipy"} & set(sys.modules)))
+"""
+
+
+@pytest.mark.parametrize(("rate", "heavy"), [(16_000, []), (8_000, ["torch", "torchaudio"])])
+def test_reading_imports_torch_only_to_resample(
+    tmp_path: Path, write_tone: Callable[..., Path], run: Callable[..., CompletedProcess[str]],
+    rate: int, heavy: list[str],
+) -> None:  # fmt: skip
+    done = run("-c", LIGHT, write_tone(tmp_path / "clip.wav", rate=rate))
+    assert done.returncode == 0, done.stderr
+    assert [name for name in done.stdout.split() if name.startswith("torch")] == heavy
+    assert heavy or not done.stdout.split()
