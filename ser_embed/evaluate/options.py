@@ -95,8 +95,8 @@ class RobustnessConfig(Options):
     roots: Annotated[tuple[Path, ...], tyro.conf.Positional] = ()
     """Folders with the corpora's audio. Default: where the stores were extracted from."""
     conditions: tuple[str, ...] = ()
-    """noise20, noise10, noise0, telephone, mp3, reverberation, quiet, loud, first1, first2; clean is
-    always among them. Default: all."""
+    """noise20, noise10, noise0, telephone, mp3, reverberation, quiet, loud, first1, first2; clean
+    is always among them. Default: all."""
     limit: int = 0
     """Take so many of the test clips, spread evenly over corpora, speakers and classes; 0: all."""
     features_dir: Path = FEATURES_DIR
