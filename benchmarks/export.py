@@ -20,8 +20,7 @@ from latency import classifier_of
 from ser_embed.audio.cutting import cut_clip
 from ser_embed.audio.decoding import load_audio
 from ser_embed.bundled import DEMO_CORPUS
-from ser_embed.export.onnxfile import OnnxClassifier
-from ser_embed.export.stage import export_onnx
+from ser_embed.export import OnnxClassifier, export_onnx
 from ser_embed.predict.classifier import Classifier
 
 

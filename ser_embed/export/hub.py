@@ -41,10 +41,10 @@ from ser_embed.reports import Report
 
 __all__ = ["about_of", "licence_of", "model_card", "public_name", "sources_of", "write_folder"]
 
-PLACE = "modeling_ser_embed"  # of the classes that transformers is to load
+MODULE = "modeling_ser_embed"  # of the classes that transformers is to load
 
 CODE: dict[str, ModuleType] = {
-    PLACE: hub_model, "errors": errors,
+    MODULE: hub_model, "errors": errors,
     **{
         thing.__module__.rpartition(".")[2]: sys.modules[thing.__module__]
         for thing in (Graph, assemble, Clip)
@@ -93,21 +93,21 @@ def _config(classifier: Classifier, network: Graph) -> SerEmbedConfig:
             f"{classifier.settings.encoder}: not one of transformers' models, so there is no "
             "folder for transformers; write an ONNX file, --out F.onnx"
         )
-    settings, told = asdict(classifier.settings), classifier.card["head"]
+    settings, head = asdict(classifier.settings), classifier.card["head"]
     encoder = {**own.to_diff_dict(), "model_type": own.model_type}
     encoder.pop("_name_or_path", None)
     return SerEmbedConfig(
         encoder=encoder,
         features={**settings, "encoder": public_name(settings["encoder"])},
         scales_input=network.scales_input,
-        head={"class": HEADS[told["name"]].build, "shape": told["shape"],
-              "pooled": told["pooled"], "members": told["members"]},
+        head={"class": HEADS[head["name"]].build, "shape": head["shape"],
+              "pooled": head["pooled"], "members": head["members"]},
         temperatures=network.temperatures,
         id2label=dict(enumerate(classifier.classes)),
         label2id={name: number for number, name in enumerate(classifier.classes)},
         architectures=["SerEmbedForAudioClassification"],
-        auto_map={"AutoConfig": f"{PLACE}.SerEmbedConfig",
-                  "AutoModelForAudioClassification": f"{PLACE}.SerEmbedForAudioClassification"},
+        auto_map={"AutoConfig": f"{MODULE}.SerEmbedConfig",
+                  "AutoModelForAudioClassification": f"{MODULE}.SerEmbedForAudioClassification"},
     )  # fmt: skip
 
 
@@ -133,14 +133,18 @@ def write_folder(
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ExportError(f"{folder}: holds something already; name another folder, or delete it")
-    config, told, name = _config(classifier, network), classifier.settings, folder.resolve().name
+    config, settings, name = (
+        _config(classifier, network),
+        classifier.settings,
+        folder.resolve().name,
+    )
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{name}-") as temporary:
         new = Path(temporary) / "new"
         config.save_pretrained(new)
         SerEmbedFeatureExtractor(
-            seconds=told.seconds, fill=told.fill, trim=told.trim, seed=told.seed,
-            auto_map={"AutoFeatureExtractor": f"{PLACE}.SerEmbedFeatureExtractor"},
+            seconds=settings.seconds, fill=settings.fill, trim=settings.trim, seed=settings.seed,
+            auto_map={"AutoFeatureExtractor": f"{MODULE}.SerEmbedFeatureExtractor"},
         ).save_pretrained(new)  # fmt: skip
         state = {f"graph.{k}": v.contiguous() for k, v in network.state_dict().items()}
         save_file(state, new / "model.safetensors", metadata={"format": "pt"})
@@ -185,8 +189,8 @@ def _difference(classifier: Classifier, folder: Path, clips: Sequence[Path]) -> 
         wanted = list(classifier.classify(samples).probabilities.values())
         inputs = extractor(samples, sampling_rate=extractor.sampling_rate, return_tensors="pt")
         with torch.inference_mode():
-            told = model(**inputs).logits.softmax(-1)[0].numpy()
-        differences.append(np.abs(told - wanted).max())
+            found = model(**inputs).logits.softmax(-1)[0].numpy()
+        differences.append(np.abs(found - wanted).max())
     return float(np.max(differences))
 
 
@@ -195,13 +199,13 @@ def _difference(classifier: Classifier, folder: Path, clips: Sequence[Path]) -> 
 
 def _front_matter(classifier: Classifier, name: str, report: Report | None) -> str:
     corpora = ", ".join(classifier.card["corpora"])
-    told: dict[str, Any] = {"license": "other", "license_name": "see-the-card"}
+    data: dict[str, Any] = {"license": "other", "license_name": "see-the-card"}
     if classifier.run.parent == BUNDLED_HEADS:
-        told = {"license": HEADS_LICENCE.lower().replace(" ", "-")}
+        data = {"license": HEADS_LICENCE.lower().replace(" ", "-")}
     if report:
         scores = {"UAR (macro recall)": ("recall", report.uar), "WA": ("accuracy", report.wa)}
-        told["model_name"] = name
-        told["eval_results"] = [
+        data["model_name"] = name
+        data["eval_results"] = [
             huggingface_hub.EvalResult(
                 task_type="audio-classification", dataset_type=corpora, dataset_name=corpora,
                 metric_type=kind, metric_name=metric, metric_value=round(value, 4),
@@ -210,7 +214,7 @@ def _front_matter(classifier: Classifier, name: str, report: Report | None) -> s
         ]  # fmt: skip
     return huggingface_hub.ModelCardData(
         library_name="transformers", pipeline_tag="audio-classification",
-        tags=["speech-emotion-recognition", "ser_embed"], **told,
+        tags=["speech-emotion-recognition", "ser_embed"], **data,
     ).to_yaml()  # fmt: skip
 
 
@@ -239,12 +243,14 @@ def model_card(classifier: Classifier, name: str) -> str:
 
 
 def _preprocessing(classifier: Classifier) -> str:
-    told = classifier.settings
-    steps = ["silence before and after the speech is cut"] if told.trim else []
-    steps += [f"the first {told.seconds:g} s are kept" if told.seconds else "the clip stays whole"]
-    if told.seconds and told.fill != "none":
-        steps += [f"shorter clips are filled (`{told.fill}`)"]
-    if told.fill == "sample":
+    settings = classifier.settings
+    steps = ["silence before and after the speech is cut"] if settings.trim else []
+    steps += [
+        f"the first {settings.seconds:g} s are kept" if settings.seconds else "the clip stays whole"
+    ]
+    if seconds and settings.fill != "none":
+        steps += [f"shorter clips are filled (`{settings.fill}`)"]
+    if settings.fill == "sample":
         steps += ["by draws that the clip's samples seed"]
     return (
         f"The folder's feature extractor prepares clips as in training: {', '.join(steps)}. The "
@@ -255,7 +261,7 @@ def _preprocessing(classifier: Classifier) -> str:
 
 def _score(report: Report | None) -> str:
     if report is None:
-        return "Not known: no report lay beside the head."
+        return "Not known: the run's folder holds no report."
     lines = [f"{report.title}:\n", f"**{report.headline}**\n"]
     lines += [f"Careful: {warning}\n" for warning in report.warnings]
     lines += [
@@ -272,7 +278,7 @@ def _sources(classifier: Classifier) -> str:
         rows.append(f"| {what} | {card['corpora'].get(what, '')} | {licence} |")
     mapping = ", ".join(f"{k} -> {v or 'left out'}" for k, v in card["labels"]["mapping"].items())
     split = card["split"]
-    told = f"Labels `{card['labels']['name']}`: {mapping}. Split `{split['rule']}`"
+    labels = f"Labels `{card['labels']['name']}`: {mapping}. Split `{split['rule']}`"
     heads = f", {len(classifier.heads)} folds' heads averaged" if len(classifier.heads) > 1 else ""
-    demo = "\n\n**The clips are synthetic: of no use on real speech.**" if card["demo"] else ""
-    return "\n".join(rows) + f"\n\n{told}, seed {split['seed']}{heads}.{demo}"
+    demo = "\n\n**The clips are synthetic: not meant for real speech.**" if card["demo"] else ""
+    return "\n".join(rows) + f"\n\n{labels}, seed {split['seed']}{heads}.{demo}"

@@ -55,7 +55,7 @@ class SerEmbedFeatureExtractor(SequenceFeatureExtractor):
         seconds: Clip length; 0 for whole clips.
         fill: How shorter clips are filled.
         trim: Whether silence before and after the speech is cut first.
-        seed: Seed of the random fill, beside the clip's own samples.
+        seed: Seed of the random fill, next to the clip's own samples.
     """
 
     model_input_names = ["input_values", "attention_mask"]  # noqa: RUF012

@@ -120,15 +120,15 @@ def quantise(path: Path, out: Path) -> None:
         root.setLevel(level)
 
 
-def set_metadata(path: Path, told: Mapping[str, Any]) -> None:
+def set_metadata(path: Path, facts: Mapping[str, Any]) -> None:
     """Write what a file says of itself: text as it is, all else as JSON."""
     import onnx
 
     model = onnx.load(path)
-    model.producer_name, model.producer_version = "ser_embed", str(told["ser_embed"])
-    model.doc_string = str(told["trained_on"])
+    model.producer_name, model.producer_version = "ser_embed", str(facts["ser_embed"])
+    model.doc_string = str(facts["trained_on"])
     onnx.helper.set_model_props(
-        model, {k: v if isinstance(v, str) else json.dumps(v) for k, v in told.items()}
+        model, {k: v if isinstance(v, str) else json.dumps(v) for k, v in facts.items()}
     )
     onnx.save(model, path)
 

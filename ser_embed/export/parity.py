@@ -1,4 +1,4 @@
-"""What an exported file says beside the classifier it was made of, and on labelled clips."""
+"""An exported file compared with the classifier it was made of, and on labelled clips."""
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from ser_embed.audio import AudioFile
 from ser_embed.corpora import LabelScheme, Listing
 from ser_embed.errors import AudioError, ExportError
 from ser_embed.predict import Classifier
+from ser_embed.progress import track
 from ser_embed.reports import scores_of
 
 __all__ = [
@@ -30,9 +30,9 @@ def waveform_of(classifier: Classifier, path: Path) -> np.ndarray:
     Raises:
         AudioError: The file can't be used.
     """
-    told = classifier.settings
-    clip = AudioFile(path).read(told.seconds, told.trim)
-    return clip.fit(told.seconds, told.fill, told.seed)[None]
+    settings = classifier.settings
+    clip = AudioFile(path).read(settings.seconds, settings.trim)
+    return clip.fit(settings.seconds, settings.fill, settings.seed)[None]
 
 
 def largest_difference(run: Runner, classifier: Classifier, paths: Sequence[Path]) -> float:
@@ -83,7 +83,7 @@ def agreement(
 
 
 def measure_accuracy(
-    runs: Mapping[str, Runner], classifier: Classifier, listing: Listing, bar: bool | None
+    runs: Mapping[str, Runner], classifier: Classifier, listing: Listing, quiet: bool = False
 ) -> dict[str, Any]:
     """Score exports on labelled clips.
 
@@ -91,7 +91,7 @@ def measure_accuracy(
         runs: The exports by name.
         classifier: Whose settings and label scheme count.
         listing: The clips; those whose emotion the scheme leaves out are passed over.
-        bar: Whether to hide the progress bar.
+        quiet: Whether the progress is hidden.
 
     Returns:
         `corpus`, `clips`, `failed`, whether the run was `trained_on` this corpus, and for each
@@ -108,7 +108,7 @@ def measure_accuracy(
     known = [(clip, label) for clip, label in zip(clips, labels, strict=True) if label >= 0]
     failed, truth = 0, list[int]()
     predicted: dict[str, list[int]] = {name: [] for name in runs}
-    for clip, label in tqdm(known, unit="clip", disable=bar):
+    for clip, label in track(known, f"measure on {listing.corpus}", "clip", quiet=quiet):
         try:
             waveform = waveform_of(classifier, clip.path)
         except AudioError as error:

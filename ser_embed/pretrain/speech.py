@@ -1,7 +1,7 @@
 """Speech to pre-train on: clips in memory, cut, played at other speeds, disturbed.
 
 The speed changes what a voice is, and the targets with it; noise, rooms and other voices are
-what an encoder has to hear through, and its targets come from the clean clip.
+what an encoder has to ignore, and its targets come from the clean clip.
 """
 
 import logging
@@ -14,18 +14,18 @@ import torch
 import torchaudio.functional
 from torch import Tensor
 from torch.nn import functional as F
-from tqdm import tqdm
 
 from ser_embed.audio import SAMPLE_RATE, AudioFile
 from ser_embed.corpora import recognise
 from ser_embed.errors import EncoderError, SerEmbedError
+from ser_embed.progress import track
 
 __all__ = ["Batch", "Draw", "Speech", "draw_batch"]
 
 log = logging.getLogger(__name__)
 
 MASK_START, MASK_FRAMES = 0.05, 10  # share of frames that start a masked span; its length
-UNMASKED = 0.25  # share of clips without a mask: what the encoder meets in use
+UNMASKED = 0.25  # share of clips without a mask: so the encoder is used
 SPEEDS = ((17, 20), (9, 10), (19, 20), (20, 19), (10, 9), (20, 17))  # as ratios to resample by
 
 
@@ -40,7 +40,7 @@ class Speech:
         emotions: Names of the emotions that are learnt.
     """
 
-    def __init__(self, roots: tuple[Path, ...], labelled: tuple[str, ...], quiet: bool | None):
+    def __init__(self, roots: tuple[Path, ...], labelled: tuple[str, ...], quiet: bool):
         paths = [path for root in roots for path in AudioFile.find(root)]
         if not paths:
             raise EncoderError(f"no audio file in {', '.join(map(str, roots))}")
@@ -48,7 +48,7 @@ class Speech:
         self.emotions = tuple(sorted({word for word in emotions if word}))
         index = {word: k for k, word in enumerate(self.emotions)} | {"": -1}
         pieces, labels = [], []
-        for path, word in zip(tqdm(paths, "decode", disable=quiet), emotions, strict=True):
+        for path, word in zip(track(paths, "decode", "clip", quiet=quiet), emotions, strict=True):
             try:
                 samples = AudioFile(path).read().samples
             except SerEmbedError as error:
@@ -83,9 +83,9 @@ def _emotion(path: Path, labelled: tuple[str, ...]) -> str:
         return ""
     if utterance.corpus not in labelled:
         raise EncoderError(
-            f"{path}: a clip of {utterance.corpus}; an encoder that has heard a corpus can't be "
-            f"judged on it. Leave the folder out, or say --labelled {utterance.corpus} and never "
-            "report results on it"
+            f"{path}: a clip of {utterance.corpus}; an encoder that was trained on a corpus "
+            "can't be judged on it. Leave the folder out, or say --labelled "
+            f"{utterance.corpus} and never report results on it"
         )
     return utterance.emotion
 

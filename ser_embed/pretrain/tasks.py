@@ -1,4 +1,4 @@
-"""What an encoder is pre-trained to tell from its hidden states; `pretrain.py` has the sources.
+"""What an encoder is pre-trained to predict; `pretraining.py` has the sources.
 
 Targets are descriptors of the clean signal, standardised, and clusters of them.
 """

@@ -28,12 +28,12 @@ from ser_embed.corpora.labels import SCHEMES
 from ser_embed.corpora.listing import read_demo
 from ser_embed.encoders.graph import Graph
 from ser_embed.errors import ExportError
+from ser_embed.export import __main__ as export
 from ser_embed.export import hub
-from ser_embed.export import stage as export
+from ser_embed.export.exporting import export_onnx, export_run, graph_of
 from ser_embed.export.hub_model import SerEmbedFeatureExtractor
 from ser_embed.export.onnxfile import OnnxClassifier, write_onnx
 from ser_embed.export.parity import TOLERANCE, waveform_of
-from ser_embed.export.stage import export_onnx, graph_of
 from ser_embed.extract import stage as extract
 from ser_embed.heads.checkpoint import calibrated, read_card, sealed
 from ser_embed.heads.kinds import HEADS
@@ -134,7 +134,7 @@ def sentiment(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any],
     config = export.ExportConfig(
         Path("sentiment3"), out=out, int8=True, corpus="demo", limit=24, quiet=True
     )
-    outcome = export.export(config)
+    outcome = export_run(config)
     assert outcome.status == 0
     return outcome.result, out
 

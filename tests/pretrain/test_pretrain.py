@@ -18,7 +18,8 @@ from safetensors.torch import load_file
 
 from ser_embed.encoders.frozen import load_encoder
 from ser_embed.errors import EncoderError, SerEmbedError
-from ser_embed.pretrain.stage import LOSSES, PretrainConfig, pretrain
+from ser_embed.pretrain.options import PretrainConfig
+from ser_embed.pretrain.pretraining import LOSSES, pretrain_encoder
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +59,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def test_every_task_is_learnt(config: PretrainConfig) -> None:
-    outcome = pretrain(replace(config, steps=150, lr=5e-3, save_every=50))
+    outcome = pretrain_encoder(replace(config, steps=150, lr=5e-3, save_every=50))
     with (config.out / "history.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["step"] for row in rows] == ["50", "100", "150"]
@@ -73,7 +74,7 @@ def test_a_killed_run_ends_as_one_that_was_not(
     config: PretrainConfig, speech: Path, shape: Path, tmp_path: Path, project: Path
 ) -> None:
     whole = replace(config, steps=200, save_every=10)
-    pretrain(whole)
+    pretrain_encoder(whole)
     killed = tmp_path / "killed"
     command = [
         sys.executable, "-m", "ser_embed.pretrain", speech, "--out", killed, "--shape", shape,
@@ -106,7 +107,7 @@ def test_a_killed_run_ends_as_one_that_was_not(
 
 
 def test_the_encoder_that_is_written_loads(config: PretrainConfig) -> None:
-    outcome = pretrain(config)
+    outcome = pretrain_encoder(config)
     stored = weights(config.out)
     assert {tensor.dtype for tensor in stored.values()} == {torch.float16}
     assert outcome.result["parameters"] == sum(tensor.numel() for tensor in stored.values())
@@ -124,9 +125,9 @@ def test_the_encoder_that_is_written_loads(config: PretrainConfig) -> None:
 
 
 def test_it_goes_on_from_another_encoder(config: PretrainConfig, tmp_path: Path) -> None:
-    pretrain(config)
+    pretrain_encoder(config)
     still = replace(config, out=tmp_path / "still", init=config.out, steps=1, lr=0.0)
-    pretrain(still)
+    pretrain_encoder(still)
     first = weights(config.out)
     for name, tensor in weights(still.out).items():
         assert torch.equal(tensor, first[name]), name
@@ -134,29 +135,29 @@ def test_it_goes_on_from_another_encoder(config: PretrainConfig, tmp_path: Path)
 
 def test_a_longer_run_goes_on(config: PretrainConfig) -> None:
     """The state is that of a held learning rate, unless the run had begun to bring it down."""
-    pretrain(config)
-    outcome = pretrain(replace(config, steps=16))
+    pretrain_encoder(config)
+    outcome = pretrain_encoder(replace(config, steps=16))
     assert outcome.result["steps"] == 16
     with (config.out / "history.csv").open() as file:
         assert [row["step"] for row in csv.DictReader(file)] == ["4", "8", "12", "16"]
 
 
 def test_other_settings_are_refused(config: PretrainConfig) -> None:
-    pretrain(config)
+    pretrain_encoder(config)
     with pytest.raises(EncoderError, match=r"made with other settings \(lr\).*another --out"):
-        pretrain(replace(config, lr=0.5))
+        pretrain_encoder(replace(config, lr=0.5))
 
 
 def test_a_damaged_state_is_named(config: PretrainConfig) -> None:
     config.out.mkdir()
     (config.out / "state.safetensors").write_bytes(b"nonsense")
     with pytest.raises(EncoderError, match=r"state.safetensors: damaged .*; delete it"):
-        pretrain(config)
+        pretrain_encoder(config)
 
 
 def test_a_loss_that_is_not_finite_stops(config: PretrainConfig) -> None:
     with pytest.raises(SerEmbedError, match="loss is not finite; try a smaller --lr"):
-        pretrain(replace(config, lr=1e20, steps=40))
+        pretrain_encoder(replace(config, lr=1e20, steps=40))
     assert not (config.out / "model.safetensors").exists()
 
 
@@ -166,17 +167,17 @@ def test_a_loss_that_is_not_finite_stops(config: PretrainConfig) -> None:
 )  # fmt: skip
 def test_impossible_settings(config: PretrainConfig, name: str, value: float) -> None:
     with pytest.raises(EncoderError, match=f"--{name.replace('_', '-')} {value}"):
-        pretrain(replace(config, **{name: value}))
+        pretrain_encoder(replace(config, **{name: value}))
 
 
 def test_without_labels_there_is_no_emotion_task(
     config: PretrainConfig, tmp_path: Path, write_tone: Callable[..., Path]
 ) -> None:
     write_tone(tmp_path / "free" / "one.wav", seconds=2.0)
-    outcome = pretrain(replace(config, roots=(tmp_path / "free",), labelled=(), steps=2))
+    outcome = pretrain_encoder(replace(config, roots=(tmp_path / "free",), labelled=(), steps=2))
     assert set(outcome.result["losses"]) == set(LOSSES) - {"emotion"}
 
 
 def test_a_shape_that_is_none(config: PretrainConfig, tmp_path: Path) -> None:
     with pytest.raises(EncoderError, match=r"nowhere: no config\.json"):
-        pretrain(replace(config, shape=tmp_path / "nowhere"))
+        pretrain_encoder(replace(config, shape=tmp_path / "nowhere"))

@@ -1,4 +1,4 @@
-"""Pre-train a small wav2vec2-shaped encoder on speech: `python -m ser_embed.pretrain FOLDER...`.
+"""Pre-train a small wav2vec2-shaped encoder on speech.
 
 Three self-supervised tasks and, if wished, one with labels, all at once:
 
@@ -16,97 +16,50 @@ import csv
 import json
 import logging
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import transformers
-import tyro
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from tqdm import tqdm
 
-from ser_embed.bundled import BUNDLED_ENCODERS
-from ser_embed.command import Options, Outcome, hide_bar, run_command
+from ser_embed.command import Outcome
 from ser_embed.errors import EncoderError, SerEmbedError
+from ser_embed.pretrain.options import PretrainConfig
 from ser_embed.pretrain.speech import Batch, Draw, Speech, draw_batch
 from ser_embed.pretrain.tasks import Scales, Tasks
+from ser_embed.progress import progress
 
-__all__ = ["PretrainConfig", "main", "pretrain"]
+__all__ = ["pretrain_encoder"]
 
 log = logging.getLogger(__name__)
 
 LOSSES = {"frames": 1.0, "low_frames": 0.5, "units": 0.3, "clip": 1.0, "emotion": 1.0}
 
 
-@dataclass(frozen=True)
-class PretrainConfig(Options):
-    """Pre-train an encoder on folders of speech; no transcript or label is needed.
-
-    Writes OUT/model.safetensors (float16), config.json and preprocessor_config.json, which
-    --encoder OUT and transformers load, and history.csv. The same command resumes.
-    """
-
-    roots: tyro.conf.Positional[tuple[Path, ...]]
-    """Folders of audio files, in any nesting."""
-    out: Path
-    """Folder for the encoder and for the state to resume from."""
-    shape: Path = BUNDLED_ENCODERS / "mini"
-    """Folder of the config.json that gives the encoder's shape."""
-    init: Path | None = None
-    """Encoder folder to start from instead of random weights."""
-    labelled: tuple[str, ...] = ()
-    """Corpora among the folders whose emotion labels are learnt too, for instance nemo."""
-    label_weight: float = 2.0
-    """How much more often than its length says a labelled clip is drawn."""
-    steps: int = 6000
-    """Batches to train on."""
-    batch_size: int = 16
-    """Clips a batch."""
-    seconds: float = 3.0
-    """Length of the piece that is cut from a clip; shorter clips are masked behind their end."""
-    lr: float = 1e-3
-    """Highest learning rate: reached after 300 steps, held, and brought to zero at the end."""
-    decay: float = 0.3
-    """Share of the steps over which the learning rate falls to zero."""
-    weight_decay: float = 0.01
-    """Weight decay of AdamW."""
-    save_every: int = 200
-    """Steps between two saved states."""
-    compile: bool = False
-    """Compile the convolutions with torch.compile: a third faster where a C++ compiler is."""
-    seed: int = 0
-    """Seed of the weights and of every draw."""
-
-    @property
-    def draw(self) -> Draw:
-        """How batches are drawn."""
-        return Draw(self.batch_size, self.seconds, self.label_weight, self.seed)
-
-
 # --- the run ---------------------------------------------------------------------------------
 
 
-def pretrain(config: PretrainConfig) -> Outcome:
+def pretrain_encoder(config: PretrainConfig) -> Outcome:
     """Train or resume, then write the encoder.
 
     Raises:
-        EncoderError: No audio, a corpus that may not be heard, a state of other settings.
+        EncoderError: No audio, a corpus that encoders are judged on, a state of other settings.
         SerEmbedError: The loss is not finite.
     """
     _check(config)
-    speech = Speech(config.roots, config.labelled, hide_bar(config))
+    speech = Speech(config.roots, config.labelled, config.quiet)
     log.info("%d clips, %.2f h of speech", len(speech.lengths), speech.hours)
     run = _Run(config, speech)
-    started = run.step
-    with tqdm(total=config.steps, initial=started, unit="step", disable=hide_bar(config)) as bar:
+    with progress("pre-train", config.steps, "step", config.quiet, done=run.step) as bar:
         while run.step < config.steps:
             losses = run.advance()
-            bar.set_postfix({name: f"{value:.3f}" for name, value in losses.items()}, refresh=False)
-            bar.update()
+            bar.note(", ".join(f"{name} {value:.3f}" for name, value in losses.items()))
+            bar.advance()
     parameters = export(run.model, config.out)
     result = {
         "encoder": str(config.out), "steps": config.steps, "hours": round(speech.hours, 2),
@@ -121,8 +74,8 @@ def _check(config: PretrainConfig) -> None:
     least = {"steps": 1, "batch_size": 1, "seconds": 0.5, "save_every": 1, "lr": 0.0, "decay": 0.0}
     for name, bound in least.items():
         if getattr(config, name) < bound:
-            told = f"--{name.replace('_', '-')} {getattr(config, name)}"
-            raise EncoderError(f"{told}: at least {bound}")
+            option = f"--{name.replace('_', '-')}"
+            raise EncoderError(f"{option} {getattr(config, name)}: at least {bound}")
     if config.decay > 1:
         raise EncoderError(f"--decay {config.decay}: a share of the steps, at most 1")
     for folder in filter(None, (config.shape, config.init)):
@@ -149,6 +102,7 @@ class _Run:
 
     def __init__(self, config: PretrainConfig, speech: Speech) -> None:
         self.config, self.speech = config, speech
+        self.draw = Draw(config.batch_size, config.seconds, config.label_weight, config.seed)
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         shape = transformers.AutoConfig.from_pretrained(config.shape)
         torch.manual_seed(config.seed)
@@ -172,10 +126,7 @@ class _Run:
         if self.state.is_file():
             self._resume()
         else:
-            self.scales = Scales.measure(speech, config.draw, config.seed)
-        self._place_scales()
-
-    def _place_scales(self) -> None:
+            self.scales = Scales.measure(speech, self.draw, config.seed)
         self.scales = Scales(**{k: v.to(self.device) for k, v in vars(self.scales).items()})
 
     def advance(self) -> dict[str, float]:
@@ -183,7 +134,7 @@ class _Run:
         began = time.perf_counter()
         for group in self.optimizer.param_groups:
             group["lr"] = self.config.lr * _schedule(self.step, self.config)
-        batch = draw_batch(self.speech, self.config.draw, self.step)
+        batch = draw_batch(self.speech, self.draw, self.step)
         batch = Batch(**{k: v.to(self.device) for k, v in vars(batch).items()})
         torch.manual_seed(self.config.seed * 1_000_003 + self.step)  # dropout
         with torch.autocast(self.device.type, torch.bfloat16):
@@ -281,12 +232,3 @@ def _schedule(step: int, config: PretrainConfig) -> float:
     """Warm up, hold, fall: held, so that a run can be made longer without having been too short."""
     fall = (config.steps - step) / max(1.0, config.decay * config.steps)
     return min((step + 1) / 300, 1.0, fall)
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Run `python -m ser_embed.pretrain`."""
-    return run_command(pretrain, PretrainConfig, "python -m ser_embed.pretrain", argv)
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

@@ -1,9 +1,9 @@
 """A trained run as one ONNX file, waveform in, probabilities out; or as a transformers folder.
 
-`python -m ser_embed.export RUN --out F.onnx`. The graph holds everything the classifier does
-behind decoding: scaling to unit variance, encoder, layers, min-max normalisation, pooling, the
+The graph holds everything the classifier does
+after decoding: scaling to unit variance, encoder, layers, min-max normalisation, pooling, the
 rounding to the stored type, all heads, their calibration and their mean. It takes clips as
-`cutting.py` leaves them: trimming changes a clip's length and random filling draws numbers, so
+`Clip.fit` leaves them: trimming changes a clip's length and random filling draws numbers, so
 both come before it. `examples/onnx_numpy.py` does them in numpy, by the file's own metadata.
 """
 
@@ -11,24 +11,14 @@ import logging
 import tempfile
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
-
-import tyro
+from typing import Any
 
 from ser_embed import __version__
 from ser_embed.audio import SAMPLE_RATE, AudioFile
 from ser_embed.bundled import DEMO_CORPUS
-from ser_embed.command import (
-    DONE,
-    RUNS_DIR,
-    SOME_CLIPS_FAILED,
-    Options,
-    Outcome,
-    hide_bar,
-    run_command,
-)
+from ser_embed.command import DONE, SOME_CLIPS_FAILED, Outcome
 from ser_embed.corpora import Listing, listing_of
 from ser_embed.encoders import Graph, load_encoder
 from ser_embed.errors import AudioError, ExportError
@@ -41,6 +31,7 @@ from ser_embed.export.onnxfile import (
     store_halves,
     write_onnx,
 )
+from ser_embed.export.options import ExportConfig
 from ser_embed.export.parity import (
     TOLERANCE,
     Runner,
@@ -52,7 +43,7 @@ from ser_embed.export.parity import (
 from ser_embed.extract import spread
 from ser_embed.predict import Classifier
 
-__all__ = ["ExportConfig", "export", "export_onnx", "facts_of", "graph_of", "main"]
+__all__ = ["export_onnx", "export_run", "facts_of", "graph_of"]
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +66,7 @@ BATCHES = (
 
 
 def graph_of(classifier: Classifier) -> Graph:
-    """Return a copy, on the CPU, of all a classifier does behind decoding, trimming and filling.
+    """Return a copy, on the CPU, of all a classifier does after decoding, trimming and filling.
 
     Raises:
         ExportError: The classifier's encoder doesn't run by torch, or was fine-tuned.
@@ -100,7 +91,7 @@ def graph_of(classifier: Classifier) -> Graph:
 
 
 def facts_of(classifier: Classifier) -> dict[str, Any]:
-    """Return what an exported file says of itself, beside how it was checked."""
+    """Return what an exported file says of itself, but for how it was checked."""
     card, settings = classifier.card, classifier.settings
     encoder = public_name(settings.encoder)
     return {
@@ -147,9 +138,9 @@ def export_onnx(
     clips: Sequence[Path],
     int8: bool = False,
     listing: Listing | None = None,
-    bar: bool | None = None,
+    quiet: bool = False,
 ) -> dict[str, Any]:
-    """Write a classifier as an ONNX file and, if wished, an 8-bit variant beside it.
+    """Write a classifier as an ONNX file and, if wished, an 8-bit variant next to it.
 
     Both appear under their names only whole and checked; a file from before stays otherwise.
 
@@ -159,7 +150,7 @@ def export_onnx(
         clips: Files that the graph is compared with the classifier on.
         int8: Whether to write the 8-bit variant.
         listing: Labelled clips to score the files on.
-        bar: Whether to hide the progress bar over them.
+        quiet: Whether their progress is hidden.
 
     Returns:
         `onnx`, `bytes`, `check`, and where asked for `int8` and `measured`.
@@ -173,7 +164,7 @@ def export_onnx(
     if out.is_dir():
         raise ExportError(f"{out}: a folder; name a file, for instance {out / 'classifier.onnx'}")
     out.parent.mkdir(parents=True, exist_ok=True)
-    beside = out.with_name(f"{out.stem}.int8{out.suffix}")
+    small_out = out.with_name(f"{out.stem}.int8{out.suffix}")
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as folder:
         plain, full, small = (Path(folder) / f"{name}.onnx" for name in ("plain", "full", "int8"))
         write_onnx(graph_of(classifier), round((classifier.seconds or 1.0) * SAMPLE_RATE), plain)
@@ -191,47 +182,19 @@ def export_onnx(
             files["int8"] = OnnxClassifier(small)
             against = agreement(files["int8"], files["fp32"], classifier, clips)
         if listing is not None:
-            figures["measured"] = measure_accuracy(files, classifier, listing, bar)
+            figures["measured"] = measure_accuracy(files, classifier, listing, quiet)
         facts = {**facts_of(classifier), **figures}
         set_metadata(full, {**facts, "precision": "fp32"})
-        told = {"onnx": str(out), "bytes": full.stat().st_size, **figures}
+        written = {"onnx": str(out), "bytes": full.stat().st_size, **figures}
         if int8:
             set_metadata(small, {**facts, "precision": "int8", "against_fp32": against})
-            told["int8"] = {"onnx": str(beside), "bytes": small.stat().st_size, **against}
-            small.replace(beside)
+            written["int8"] = {"onnx": str(small_out), "bytes": small.stat().st_size, **against}
+            small.replace(small_out)
         full.replace(out)
-    return told
+    return written
 
 
 # --- the command -----------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class ExportConfig(Options):
-    """Write a trained run as one ONNX file, or as a folder that transformers loads."""
-
-    run: Annotated[Path | None, tyro.conf.Positional] = None
-    """A run's folder, or a bundled head: sentiment3 or emotion8. Default: the newest under
-    --runs-dir, else the bundled sentiment3."""
-    out: Path | None = None
-    """The ONNX file to write."""
-    int8: bool = False
-    """Also write F.int8.onnx, with the matrix products in 8 bits."""
-    check: tuple[Path, ...] = ()
-    """Clips, or folders of them, that the export is compared with the classifier on. Default:
-    bundled demo clips."""
-    measure: Path | None = None
-    """Folder of a corpus to measure the accuracy of the files on; name it with --corpus."""
-    corpus: str = ""
-    """Name of the corpus to measure on, or demo."""
-    csv: Path | None = None
-    """A CSV with the header path,emotion to measure on instead."""
-    limit: int = 0
-    """Measure on so many clips only, spread evenly over the corpus; 0 for all."""
-    to_hub: Path | None = None
-    """Folder to write for transformers and the Hugging Face hub, with a model card."""
-    runs_dir: Path = RUNS_DIR
-    """Where the newest run is looked for."""
 
 
 def _clips_to_check(config: ExportConfig) -> list[Path]:
@@ -252,7 +215,7 @@ def _listing(config: ExportConfig) -> Listing | None:
     return Listing(found.corpus, found.root, spread(found.utterances, config.limit), found.faults)
 
 
-def export(config: ExportConfig) -> Outcome:
+def export_run(config: ExportConfig) -> Outcome:
     """Write what was asked for and print what it is worth.
 
     Raises:
@@ -270,8 +233,7 @@ def export(config: ExportConfig) -> Outcome:
     clips = _clips_to_check(config)
     result: dict[str, Any] = {"run": str(classifier.run)}
     if config.out is not None:
-        bar = hide_bar(config)
-        result |= export_onnx(classifier, config.out, clips, config.int8, listing, bar)
+        result |= export_onnx(classifier, config.out, clips, config.int8, listing, config.quiet)
     if config.to_hub is not None:
         result["hub"] = write_folder(classifier, graph_of(classifier), config.to_hub, clips)
     if not config.json:
@@ -288,32 +250,23 @@ def _show(result: Mapping[str, Any]) -> None:
             f"{check['largest_difference']:.1e} of the classifier"
         )
     if "int8" in result:
-        told = result["int8"]
+        small = result["int8"]
         print(
-            f"{told['onnx']}: {told['bytes'] / 1e6:.1f} MB, on {told['clips']} clips "
-            f"{told['label_agreement']:.1%} of the labels that fp32 gives, probabilities within "
-            f"{told['largest_difference']:.4f}"
+            f"{small['onnx']}: {small['bytes'] / 1e6:.1f} MB, on {small['clips']} clips "
+            f"{small['label_agreement']:.1%} of the labels that fp32 gives, probabilities within "
+            f"{small['largest_difference']:.4f}"
         )
     if "measured" in result:
-        told = result["measured"]
-        print(f"{told['corpus']}, {told['clips']} clips:")
+        scores = result["measured"]
+        print(f"{scores['corpus']}, {scores['clips']} clips:")
         for name in ("fp32", "int8"):
-            if name in told:
-                print(f"  {name}  WA {told[name]['wa']:.1%}  UAR {told[name]['uar']:.1%}")
-        if told["trained_on"]:
-            print("  careful: the run was trained on this corpus, so compare the two, no more")
+            if name in scores:
+                print(f"  {name}  WA {scores[name]['wa']:.1%}  UAR {scores[name]['uar']:.1%}")
+        if scores["trained_on"]:
+            print("  careful: the run was trained on this corpus, so only compare the two")
     if "hub" in result:
-        told = result["hub"]
+        hub = result["hub"]
         print(
-            f"{told['folder']}: on {told['clips']} clips within {told['largest_difference']:.1e} "
-            f"of the classifier; to publish it:\n  {told['upload']}"
+            f"{hub['folder']}: on {hub['clips']} clips within {hub['largest_difference']:.1e} "
+            f"of the classifier; to publish it:\n  {hub['upload']}"
         )
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Run `python -m ser_embed.export`."""
-    return run_command(export, ExportConfig, "python -m ser_embed.export", argv)
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())
