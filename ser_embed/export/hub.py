@@ -245,9 +245,8 @@ def model_card(classifier: Classifier, name: str) -> str:
 def _preprocessing(classifier: Classifier) -> str:
     settings = classifier.settings
     steps = ["silence before and after the speech is cut"] if settings.trim else []
-    steps += [
-        f"the first {settings.seconds:g} s are kept" if settings.seconds else "the clip stays whole"
-    ]
+    seconds = settings.seconds
+    steps += [f"the first {seconds:g} s are kept" if seconds else "the clip stays whole"]
     if seconds and settings.fill != "none":
         steps += [f"shorter clips are filled (`{settings.fill}`)"]
     if settings.fill == "sample":

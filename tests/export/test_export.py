@@ -29,7 +29,7 @@ from ser_embed.corpora.listing import read_demo
 from ser_embed.encoders.graph import Graph
 from ser_embed.errors import ExportError
 from ser_embed.export import __main__ as export
-from ser_embed.export import hub
+from ser_embed.export import exporting, hub
 from ser_embed.export.exporting import export_onnx, export_run, graph_of
 from ser_embed.export.hub_model import SerEmbedFeatureExtractor
 from ser_embed.export.onnxfile import OnnxClassifier, write_onnx
@@ -359,7 +359,7 @@ def test_a_file_that_says_something_else_is_not_written(
         graph.temperatures[0] *= factor
         return graph
 
-    monkeypatch.setattr(export, "graph_of", spoilt)
+    monkeypatch.setattr(exporting, "graph_of", spoilt)
     out = tmp_path / "f.onnx"
     for before in (None, b"an earlier export"):
         if before:
