@@ -1,6 +1,9 @@
 """`python Main.py`: how your voice sounds, live from the microphone. See ser_embed/live/."""
 
-from ser_embed.live.__main__ import main
-
 if __name__ == "__main__":
-    raise SystemExit(main())
+    try:
+        from ser_embed.live.__main__ import main
+
+        raise SystemExit(main())
+    except KeyboardInterrupt:  # before the command was under way
+        raise SystemExit(130) from None

@@ -1,11 +1,11 @@
-"""PortAudio in a process of its own, which writes what an input hears to its standard output.
+"""PortAudio in a process of its own, which writes an input's samples to its standard output.
 
 A sound server that dies can block PortAudio for minutes, and devices that were plugged in later
-are seen only by a process that starts later: `ser_embed.microphone` ends this one and starts
-another. It loads nothing but sounddevice, so that this takes a moment.
+are known only to a process that starts later: `live/microphone.py` ends this one and starts
+another. It loads nothing but sounddevice, so that it starts quickly.
 
-`python -m ser_embed.capture list` prints the inputs as JSON. `... open INDEX NAME HOST` prints a
-JSON line `{"rate", "channels"}` or `{"error"}`, and then frames: `FRAME`'s two numbers, how often
+`python -m ser_embed.live.capture list` prints the inputs as JSON. `... open INDEX NAME HOST` prints
+a JSON line `{"rate", "channels"}` or `{"error"}`, and then frames: `FRAME`'s two numbers, how often
 samples were lost since the last frame and the bytes of float32 samples that follow, interleaved.
 It ends when its standard input does, and when the device has delivered nothing for 5 s.
 """
@@ -26,7 +26,7 @@ __all__ = ["FRAME", "STALL_SECONDS", "main"]
 FRAME = struct.Struct("<II")
 STALL_SECONDS = 5.0  # a muted device delivers zeros; one that is gone delivers nothing
 
-_SAMPLE_RATE = 16_000  # as ser_embed.audio has it, which loads torch
+_SAMPLE_RATE = 16_000  # as ser_embed.audio has it, which loads numpy
 _OPEN_SECONDS = 15.0  # after which an opening that hangs is given up
 _BLOCKS = 500  # that wait for a reader who is late: 10 s and more
 

@@ -1,4 +1,4 @@
-"""Input devices, a microphone that survives its device, and overlapping windows of a stream.
+"""Input devices, and a microphone that survives its device.
 
 PortAudio runs in a process of its own (`ser_embed.live.capture`), which is replaced when it fails.
 """

@@ -17,8 +17,8 @@ class LiveConfig(Options):
     """Classify speech live from the microphone until Ctrl-C; --file needs no microphone."""
 
     groups: ClassVar[Mapping[str, str]] = {
-        "device": "microphone", "file": "recording", "run": "classifier", "hop": "windows",
-        "log": "what is kept",
+        "device": "microphone", "file": "recording", "run": "classifier", "hop": "window",
+        "log": "output",
     }  # fmt: skip
 
     once: bool = False

@@ -240,7 +240,7 @@ def _about(card: dict[str, Any], n_heads: int) -> str:
     if n_heads > 1:
         text += f", {n_heads} folds averaged"
     if card["demo"]:
-        text += "; trained on SYNTHETIC demo clips, of no use on real speech"
+        text += "; trained on SYNTHETIC demo clips, not meant for real speech"
     elif not card["encoder_trained"]:
         text += "; the encoder is untrained (a control)"
     return text

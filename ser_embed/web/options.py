@@ -17,7 +17,7 @@ class WebConfig(Options):
     """Serve a page that classifies files and the browser's microphone, until Ctrl-C."""
 
     groups: ClassVar[Mapping[str, str]] = {
-        "run": "classifier", "host": "server", "max_mb": "limits",
+        "run": "classifier", "host": "server", "max_mb": "limit",
     }  # fmt: skip
 
     run: Path | None = None
