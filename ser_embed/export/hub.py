@@ -12,6 +12,7 @@ import shlex
 import sys
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -19,6 +20,7 @@ from types import ModuleType
 from typing import Any
 
 import huggingface_hub
+import jinja2
 import numpy as np
 import torch
 from safetensors.torch import save_file
@@ -27,7 +29,7 @@ from ser_embed import __version__, errors
 from ser_embed.audio import AudioFile, Clip
 from ser_embed.bundled import BUNDLED_HEADS, HEADS_LICENCE
 from ser_embed.encoders import Graph
-from ser_embed.errors import ExportError
+from ser_embed.errors import ExportError, HeadError
 from ser_embed.export import hub_model
 from ser_embed.export.hub_model import (
     SerEmbedConfig,
@@ -41,6 +43,7 @@ from ser_embed.reports import Report
 
 __all__ = ["about_of", "licence_of", "model_card", "public_name", "sources_of", "write_folder"]
 
+TEMPLATE = Path(__file__).with_name("card.md.j2")
 MODULE = "modeling_ser_embed"  # of the classes that transformers is to load
 
 CODE: dict[str, ModuleType] = {
@@ -220,64 +223,22 @@ def _front_matter(classifier: Classifier, name: str, report: Report | None) -> s
 
 def model_card(classifier: Classifier, name: str) -> str:
     """Return the README.md of a folder: what it is, how it scored, what it may be used for."""
-    card = classifier.card
-    report = Report.load(classifier.run) if (classifier.run / "report.json").is_file() else None
-    parts = [
-        f"---\n{_front_matter(classifier, name, report).strip()}\n---\n",
-        f"# {name}\n",
-        f"Emotion of a voice, one of {', '.join(classifier.classes)}: {about_of(classifier)}.\n",
-        "```python\nimport soundfile\nfrom transformers import pipeline\n\n"
-        f'model = "{name}"  # this folder, or OWNER/{name} on the hub\n'
-        'classify = pipeline("audio-classification", model, trust_remote_code=True)\n'
-        'samples, rate = soundfile.read("clip.wav", dtype="float32")  # mono\n'
-        'print(classify({"raw": samples, "sampling_rate": rate}))\n```\n',
-        f"{_preprocessing(classifier)}\n",
-        f"## Score\n\n{_score(report)}\n",
-        f"## Trained on\n\n{_sources(classifier)}\n",
-        f"## Licence\n\n{licence_of(classifier)}\n",
-        f"## Responsible use\n\n{card['use']}\n",
-        f"Made by ser_embed {__version__} with torch {version('torch')} and transformers "
-        f"{version('transformers')}.\n",
-    ]  # fmt: skip
-    return "\n".join(parts)
-
-
-def _preprocessing(classifier: Classifier) -> str:
-    settings = classifier.settings
-    steps = ["silence before and after the speech is cut"] if settings.trim else []
-    seconds = settings.seconds
-    steps += [f"the first {seconds:g} s are kept" if seconds else "the clip stays whole"]
-    if seconds and settings.fill != "none":
-        steps += [f"shorter clips are filled (`{settings.fill}`)"]
-    if settings.fill == "sample":
-        steps += ["by draws that the clip's samples seed"]
-    return (
-        f"The folder's feature extractor prepares clips as in training: {', '.join(steps)}. The "
-        "scores are probabilities, calibrated on validation data. Clips of different lengths may "
-        "share a batch: each is run by itself."
-    )
-
-
-def _score(report: Report | None) -> str:
-    if report is None:
-        return "Not known: the run's folder holds no report."
-    lines = [f"{report.title}:\n", f"**{report.headline}**\n"]
-    lines += [f"Careful: {warning}\n" for warning in report.warnings]
-    lines += [
-        "UAR is the mean over the classes of each one's recall, WA plain accuracy; the interval is "
-        f"95 % by resampling {report.ci_by}. No-audio baseline: UAR {report.baseline:.3f}."
-    ]
-    return "\n".join(lines)
-
-
-def _sources(classifier: Classifier) -> str:
-    card, licences = classifier.card, sources_of(classifier)
-    rows = ["| | clips | licence |", "|---|---|---|"]
-    for what, licence in licences.items():
-        rows.append(f"| {what} | {card['corpora'].get(what, '')} | {licence} |")
-    mapping = ", ".join(f"{k} -> {v or 'left out'}" for k, v in card["labels"]["mapping"].items())
-    split = card["split"]
-    labels = f"Labels `{card['labels']['name']}`: {mapping}. Split `{split['rule']}`"
-    heads = f", {len(classifier.heads)} folds' heads averaged" if len(classifier.heads) > 1 else ""
-    demo = "\n\n**The clips are synthetic: not meant for real speech.**" if card["demo"] else ""
-    return "\n".join(rows) + f"\n\n{labels}, seed {split['seed']}{heads}.{demo}"
+    report = None
+    with suppress(HeadError):  # no report is there, or none that can be read
+        report = Report.load(classifier.run)
+    environment = jinja2.Environment(
+        undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )  # fmt: skip
+    return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
+        front_matter=_front_matter(classifier, name, report).strip(),
+        name=name,
+        classifier=classifier,
+        about=about_of(classifier),
+        card=classifier.card,
+        report=report,
+        sources=sources_of(classifier),
+        licence=licence_of(classifier),
+        versions={"ser_embed": __version__, "torch": version("torch"),
+                  "transformers": version("transformers")},
+    )  # fmt: skip
