@@ -1,4 +1,4 @@
-"""The report again: on a run's own test part to the last digit, and on stores it never saw."""
+"""The report again: on a run's own test part to the last digit, and on unseen stores."""
 
 import json
 import shutil
@@ -99,7 +99,7 @@ def test_the_epochs_are_those_that_were_trained(
     assert command(result["run"], "--features-dir", features)[1]["epochs"] == result["epochs"]
 
 
-def test_the_report_goes_into_the_run_unless_told_otherwise(
+def test_the_report_goes_into_the_run_by_default(
     trained: dict[str, tuple[Path, dict[str, Any]]], features: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
@@ -163,7 +163,7 @@ def test_another_corpus_is_scored_whole(
         assert report["warnings"] == []
 
 
-def test_what_training_heard_of_the_other_store_is_counted(
+def test_overlap_of_the_other_store_with_training_is_counted(
     trained: dict[str, tuple[Path, dict[str, Any]]], features: Path, tmp_path: Path,
     command: Command,
 ) -> None:  # fmt: skip
@@ -178,7 +178,7 @@ def test_what_training_heard_of_the_other_store_is_counted(
     assert len(report["warnings"]) == 3  # speakers, duplicates, and how few speakers
 
 
-def test_halves_of_recordings_that_training_heard_are_counted(
+def test_segments_of_recordings_that_were_trained_on_are_counted(
     trained: dict[str, tuple[Path, dict[str, Any]]], tmp_path: Path, command: Command
 ) -> None:
     folder = Path(shutil.copytree(trained["speaker"][0], tmp_path / "run"))
@@ -192,7 +192,7 @@ def test_halves_of_recordings_that_training_heard_are_counted(
     assert any("cut from a recording" in warning for warning in report["warnings"])
 
 
-def test_synthetic_and_untrained_are_said(
+def test_synthetic_and_untrained_are_warnings(
     trained: dict[str, tuple[Path, dict[str, Any]]], tmp_path: Path, command: Command
 ) -> None:
     store = write_store(tmp_path, "demo", shape=(12, 8), demo=True, trained=False)

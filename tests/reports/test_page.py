@@ -40,7 +40,7 @@ def pages(demo_runs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) 
 # --- what it says ----------------------------------------------------------------------------
 
 
-def test_it_tells_what_the_report_says(demo_runs: dict[str, Path], pages: dict[str, Path]) -> None:
+def test_it_says_what_the_report_says(demo_runs: dict[str, Path], pages: dict[str, Path]) -> None:
     text = html_text.unescape(pages["speaker"].read_text())
     report = (pages["speaker"].parent / "report.md").read_text()
     scores = re.search(r"\*\*UAR ([\d.]+) \[([\d.]+), ([\d.]+)\]", report)
@@ -61,8 +61,8 @@ def test_the_worst_mistakes_can_be_heard(
     demo_runs: dict[str, Path], pages: dict[str, Path]
 ) -> None:
     text = pages["speaker"].read_text()
-    told = pd.read_csv(pages["speaker"].parent / "predictions.csv")
-    wrong = told[told["label"] != told["predicted"]]
+    clips = pd.read_csv(pages["speaker"].parent / "predictions.csv")
+    wrong = clips[clips["label"] != clips["predicted"]]
     worst = wrong.sort_values("raw_confidence", ascending=False)
     sounds = re.findall(r'<audio [^>]*src="data:audio/flac;base64,([^"]+)"', text)
     assert len(sounds) == min(10, len(wrong)) > 0
