@@ -20,7 +20,8 @@ from typing import Annotated, Any
 import tyro
 
 from ser_embed.errors import SerEmbedError
-from ser_embed.extract.stage import ExtractConfig, extract
+from ser_embed.extract.corpus import extract
+from ser_embed.extract.options import ExtractConfig
 from ser_embed.train.stage import TrainConfig, train
 
 # What all variants share beside the defaults of both commands.

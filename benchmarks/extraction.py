@@ -23,8 +23,9 @@ from ser_embed.audio.decoding import load_audio
 from ser_embed.corpora.listing import read_corpus
 from ser_embed.encoders.checkpoints import load_checkpoint
 from ser_embed.encoders.frozen import Encoder
+from ser_embed.extract.corpus import extract_listing
+from ser_embed.extract.options import ExtractConfig
 from ser_embed.extract.reading import Readers
-from ser_embed.extract.stage import ExtractConfig, extract_listing
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,8 @@ from ser_embed.audio.decoding import load_audio
 from ser_embed.audio.voice import SpeechGate
 from ser_embed.bundled import DEMO_CORPUS
 from ser_embed.encoders.registry import BackendName, Precision
-from ser_embed.extract.stage import ExtractConfig, extract
+from ser_embed.extract.corpus import extract
+from ser_embed.extract.options import ExtractConfig
 from ser_embed.live.engine import Engine, Session
 from ser_embed.live.ring import FilePlayer
 from ser_embed.live.screen import Screen, draw_frame

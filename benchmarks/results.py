@@ -26,7 +26,8 @@ from ser_embed.evaluate import (
     cross_corpus,
     measure_robustness,
 )
-from ser_embed.extract.stage import ExtractConfig, extract
+from ser_embed.extract.corpus import extract
+from ser_embed.extract.options import ExtractConfig
 from ser_embed.finetune.stage import FinetuneConfig, finetune
 from ser_embed.train.stage import TrainConfig, train
 

@@ -18,9 +18,9 @@ import tyro
 # Runs in a process of its own, so that its peak memory is its own.
 CHILD = """
 import json, resource, sys
-from ser_embed import extract
+from ser_embed.extract.__main__ import main
 sys.argv = ["extract", *sys.argv[1:]]
-extract.main()
+main()
 peaks = [resource.getrusage(who).ru_maxrss for who in
          (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
 print(json.dumps(peaks))

@@ -14,9 +14,10 @@ import numpy as np
 import tyro
 
 from ser_embed.corpora.naming import Utterance
-from ser_embed.store.reader import FeatureStore, store_path
+from ser_embed.store.reader import FeatureStore
 from ser_embed.store.settings import FeatureSettings
-from ser_embed.store.writer import StoreWriter, row_of
+from ser_embed.store.table import ClipRow
+from ser_embed.store.writer import StoreWriter
 
 SHAPE = (149, 768)
 
@@ -39,13 +40,13 @@ def write_store(folder: Path, features: np.ndarray) -> Path:
         encoder="bench", weights="0" * 64, layer=6, pool="none", norm="none", trim=False,
         seconds=3.0, fill="sample", dtype="float16", precision="fp32", seed=0,
     )  # fmt: skip
-    path = store_path(folder, "bench", settings)
+    path = settings.path(folder, "bench")
     path.unlink(missing_ok=True)
     with StoreWriter.open(path, settings, "bench", folder, trained=False, demo=True) as writer:
         rows = []
         for number, clip in enumerate(features):
             utterance = Utterance(folder / f"{number}.wav", "bench", "a", "", "happy")
-            rows.append(row_of(utterance, folder, f"{number:064d}", 3.0))
+            rows.append(ClipRow.of(utterance, folder, f"{number:064d}", 3.0))
             writer.add(rows[-1], clip, np.empty(0, np.float32), SHAPE[0])
         writer.finish(rows)
     return path

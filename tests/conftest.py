@@ -95,11 +95,11 @@ def write_tone() -> Callable[..., Path]:
 @pytest.fixture(scope="session")
 def demo_runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Runs on the demo clips by split, from the real stages 1 and 2, and their `features`."""
-    from ser_embed.extract import stage as extract
+    from ser_embed.extract import ExtractConfig, extract
     from ser_embed.train import stage as train
 
     folder = tmp_path_factory.mktemp("demo")
-    extract.extract(extract.ExtractConfig(
+    extract(ExtractConfig(
         corpus="demo", limit=96, backend="torch", workers=0, features_dir=folder / "features",
         quiet=True,
     ))  # fmt: skip

@@ -8,9 +8,10 @@ import numpy as np
 
 from ser_embed.corpora.labels import SCHEMES, LabelScheme
 from ser_embed.corpora.naming import Utterance
-from ser_embed.store.reader import FeatureStore, store_path
+from ser_embed.store.reader import FeatureStore
 from ser_embed.store.settings import FeatureSettings
-from ser_embed.store.writer import StoreWriter, row_of
+from ser_embed.store.table import ClipRow
+from ser_embed.store.writer import StoreWriter
 from ser_embed.train.data import LabelledClips, load_clips
 
 SETTINGS = FeatureSettings(
@@ -43,7 +44,7 @@ def write_store(
     An emotion's features are the same in every store; a clip's bytes are its corpus, name and
     `text`. Every third clip has two frames fewer.
     """
-    path = store_path(folder, corpus, settings)
+    path = settings.path(folder, corpus)
     places = {
         emotion: np.random.default_rng(i).normal(0, 1, shape[-1])
         for i, emotion in enumerate(sorted({*EMOTIONS, *emotions}))
@@ -59,7 +60,7 @@ def write_store(
                     f"{corpus}:{speaker.format(who)}", "male" if who % 2 else "female", emotion,
                     recording=recording,
                 )  # fmt: skip
-                row = row_of(clip, folder, hash_of(corpus, clip.path.name, text), 2.5)
+                row = ClipRow.of(clip, folder, hash_of(corpus, clip.path.name, text), 2.5)
                 own = shape
                 if settings.pool == "none" and number % 3 == 2:
                     own = (*shape[:-2], shape[-2] - 2, shape[-1])
@@ -69,7 +70,7 @@ def write_store(
                 rows.append(row)
         for number in range(failed):
             clip = Utterance(folder / f"bad-{number}.wav", corpus, "", "", "never heard of")
-            rows.append(row_of(clip, folder, "", 0.0, "digital silence"))
+            rows.append(ClipRow.of(clip, folder, "", 0.0, "digital silence"))
         writer.finish(rows)
     return path
 

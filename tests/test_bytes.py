@@ -33,7 +33,8 @@ from ser_embed.corpora.naming import CORPORA, Utterance, recognise
 from ser_embed.errors import AudioError, CorpusError, HeadError, LabelError, SplitError, StoreError
 from ser_embed.heads.checkpoint import load_head, read_card
 from ser_embed.splits.rules import make_splits
-from ser_embed.store.reader import FeatureStore, verify
+from ser_embed.store.checking import verify
+from ser_embed.store.reader import FeatureStore
 
 INPUTS = Path(__file__).resolve().parent.parent / "fuzz" / "inputs"
 QUICK = settings(

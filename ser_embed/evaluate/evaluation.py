@@ -18,7 +18,7 @@ from ser_embed.heads import calibrated, load_head, read_card
 from ser_embed.predict import Classifier
 from ser_embed.reports import Comparison, Page, Report, read_table
 from ser_embed.splits import Split, audit
-from ser_embed.store import FeatureStore, find_stores
+from ser_embed.store import FeatureStore
 from ser_embed.train import LabelledClips, load_clips, log_probabilities, predictions_table
 
 __all__ = ["evaluate_run"]
@@ -113,7 +113,7 @@ def _open_stores(config: EvaluateConfig, card: dict[str, Any]) -> LabelledClips:
     if config.audio or config.csv or config.corpus:
         raise HeadError(f"{config.run}: a head on cached features, which takes stores and no audio")
     stores = []
-    for path in config.stores or find_stores(config.features_dir):
+    for path in config.stores or FeatureStore.find(config.features_dir):
         store = FeatureStore(path)
         differences = settings.differences(store.settings)
         if not config.stores and (differences or store.corpus not in own):

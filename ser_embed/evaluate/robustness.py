@@ -24,7 +24,7 @@ from ser_embed.heads import read_card
 from ser_embed.predict import Classifier
 from ser_embed.progress import progress
 from ser_embed.reports import Comparison, Plot, Report, find_originals, read_table, write_json
-from ser_embed.store import FeatureStore, find_stores
+from ser_embed.store import FeatureStore
 
 __all__ = ["measure_robustness", "roots_of"]
 
@@ -124,7 +124,7 @@ def _folds(config: RobustnessConfig) -> tuple[list[_Fold], int]:
 def roots_of(folder: Path, corpora: Collection[str]) -> list[Path]:
     """Return where the corpora of a folder's stores were when they were extracted."""
     roots = []
-    for path in find_stores(folder):
+    for path in FeatureStore.find(folder):
         with FeatureStore(path) as store:
             if store.corpus in corpora:
                 roots.append(Path(store.root))

@@ -19,21 +19,9 @@ import numpy as np
 from ser_embed.corpora import Utterance
 from ser_embed.encoders import BackendName, Encoder, load_encoder
 from ser_embed.errors import EncoderError, SerEmbedError
-from ser_embed.extract.encoding import encode_batch
-from ser_embed.extract.reading import Batches, ReadClip, Readers
-from ser_embed.store import (
-    STORED,
-    ClipRow,
-    EncodedClip,
-    FeatureSettings,
-    Identity,
-    ShardFolder,
-    read_shard,
-    row_of,
-    shard_name,
-    values_of,
-    write_shard,
-)
+from ser_embed.extract.encoding import Batches, encode_batch
+from ser_embed.extract.reading import ReadClip, Readers
+from ser_embed.store import ClipRow, EncodedClip, FeatureSettings, ShardFolder
 
 __all__ = ["BlockEncoder", "Digests", "Job", "decode_blocks", "write_plan"]
 
@@ -79,23 +67,23 @@ class Digests:
         self.digests = digests
 
     @staticmethod
-    def of(identities: Iterator[Identity], n: int) -> np.ndarray:
+    def of(identities: Iterator[tuple[str, str]], n: int) -> np.ndarray:
         """Return the sorted digests of `n` clips."""
         return np.sort(np.fromiter(map(Digests.digest, identities), dtype="S16", count=n))
 
     @staticmethod
-    def digest(identity: Identity) -> bytes:
+    def digest(identity: tuple[str, str]) -> bytes:
         """Return a clip's 16 bytes."""
         name, sha256 = identity
-        told = f"{sha256} {name}".encode("utf-8", "surrogateescape")
-        return hashlib.blake2b(told, digest_size=16).digest()
+        text = f"{sha256} {name}".encode("utf-8", "surrogateescape")
+        return hashlib.blake2b(text, digest_size=16).digest()
 
     def __contains__(self, identity: object) -> bool:
         """Whether a clip is known."""
         # As an array has it: without zeros at the end.
         wanted = np.array(self.digest(identity), dtype="S16")[()]  # type: ignore[arg-type]
-        place = int(np.searchsorted(self.digests, wanted))
-        return place < len(self.digests) and bool(self.digests[place] == wanted)
+        index = int(np.searchsorted(self.digests, wanted))
+        return index < len(self.digests) and bool(self.digests[index] == wanted)
 
     def __len__(self) -> int:
         """How many are known."""
@@ -120,7 +108,7 @@ def write_plan(folder: Path, utterances: Sequence[Utterance], block_clips: int) 
             texts.append(json.dumps({"number": number, "clips": clips}))
             number += 1
         names.append(f"{number:09d}.parquet")
-        parquet.write_table(pyarrow.table({"told": texts}), folder / names[-1])
+        parquet.write_table(pyarrow.table({"block": texts}), folder / names[-1])
     return names
 
 
@@ -145,15 +133,15 @@ def decode_blocks(batch: Any, job: Job, system: Any, known: Any, done: Any) -> I
 
     plan = parquet.read_table(batch.column("file")[0].as_py(), filesystem=system)
     digests = Digests(ray.get(known))
-    for text in plan.column("told").to_pylist():
-        told = json.loads(text)
-        if not ray.get(done)[told["number"]]:
-            clips = [Utterance(Path(path), *words) for path, *words in told["clips"]]
-            yield from _decoded(told["number"], clips, job, digests)
+    for text in plan.column("block").to_pylist():
+        block = json.loads(text)
+        if not ray.get(done)[block["number"]]:
+            clips = [Utterance(Path(path), *words) for path, *words in block["clips"]]
+            yield from _decoded(block["number"], clips, job, digests)
 
 
 def _decoded(
-    number: int, clips: Sequence[Utterance], job: Job, known: Container[Identity]
+    number: int, clips: Sequence[Utterance], job: Job, known: Container[tuple[str, str]]
 ) -> Iterator[Any]:
     """Yield a block's clips, read in a process that may die of one."""
     import pyarrow
@@ -169,7 +157,7 @@ def _decoded(
         text = json.dumps({"number": number, "part": part, "last": last, "clips": read})
         samples = np.concatenate([np.empty(0, np.float32), *waveforms]).tobytes()
         return pyarrow.table(
-            {"told": [text], "samples": pyarrow.array([samples], pyarrow.large_binary())}
+            {"block": [text], "samples": pyarrow.array([samples], pyarrow.large_binary())}
         )
 
     with Readers(1) as readers:
@@ -204,47 +192,47 @@ class BlockEncoder:
         """Encode a block: from an Arrow table of `decode_blocks` to one of a text of JSON.
 
         It has `number`, `part` and `last`; and `error`, or `shard` (its name, `shape`, `frames`
-        and `rows`) and, by how they were met, rows of clips: `failed`, `known`, `encoded` and
+        and `rows`) and, rows of clips by what became of them: `failed`, `known`, `encoded` and
         `copies`.
         """
         import pyarrow
 
-        told = json.loads(batch.column("told")[0].as_py())
-        result = {name: told[name] for name in ("number", "part", "last")}
+        block = json.loads(batch.column("block")[0].as_py())
+        result = {name: block[name] for name in ("number", "part", "last")}
         try:
             buffer = batch.column("samples")[0].as_buffer()
             samples = np.frombuffer(buffer, np.float32) if len(buffer) else np.empty(0, np.float32)
-            result |= self._encode(_clips(told["clips"], samples))
+            result |= self._encode(_clips(block["clips"], samples))
         except (SerEmbedError, OSError) as error:
             result["error"] = str(error)
-        return pyarrow.table({"told": [json.dumps(result)]})
+        return pyarrow.table({"result": [json.dumps(result)]})
 
     def _encode(self, clips: Iterator[tuple[Utterance, ReadClip]]) -> dict[str, Any]:
-        met: dict[str, list[ClipRow]] = {"failed": [], "known": [], "encoded": [], "copies": []}
-        waiting: dict[Identity, tuple[Utterance, ReadClip]] = {}
+        found: dict[str, list[ClipRow]] = {"failed": [], "known": [], "encoded": [], "copies": []}
+        waiting: dict[tuple[str, str], tuple[Utterance, ReadClip]] = {}
         for utterance, item in clips:
-            row = row_of(utterance, self.job.root, item.sha256, item.seconds, item.fault)
+            row = ClipRow.of(utterance, self.job.root, item.sha256, item.seconds, item.fault)
             if item.fault:
-                met["failed"].append(row)
+                found["failed"].append(row)
             elif item.waveform is None:
-                met["known"].append(row)
+                found["known"].append(row)
             elif row.identity in waiting:
-                met["copies"].append(row)
+                found["copies"].append(row)
             else:
                 waiting[row.identity] = utterance, item
-        told: dict[str, Any] = {}
+        result: dict[str, Any] = {}
         if waiting:
-            name = shard_name(self.job.settings, list(waiting))
+            name = ShardFolder.name_of(self.job.settings, waiting)
             rows = [] if self.job.folder.exists(name) else self._write(name, waiting.values())
-            if not rows or any(row.state == STORED for row in rows):
-                rows, shard = read_shard(self.job.folder, name)
-                told["shard"] = {
+            if not rows or any(row.is_stored for row in rows):
+                rows, shard = self.job.folder.read(name)
+                result["shard"] = {
                     "name": name, "shape": shard.shape, "frames": shard.frames.tolist(),
-                    "rows": [values_of(row) for row in rows],
+                    "rows": [row.values for row in rows],
                 }  # fmt: skip
             for row in rows:
-                met["encoded" if row.state == STORED else "failed"].append(row)
-        return told | {name: [values_of(row) for row in rows] for name, rows in met.items()}
+                found["encoded" if row.is_stored else "failed"].append(row)
+        return result | {name: [row.values for row in rows] for name, rows in found.items()}
 
     def _write(self, name: str, clips: Iterable[tuple[Utterance, ReadClip]]) -> list[ClipRow]:
         """Encode clips in batches as the local engine forms them, and write them by path."""
@@ -258,8 +246,8 @@ class BlockEncoder:
             encoded += encode_batch(encoder, job.settings, job.root, batch)
         # As the index will have them, which then is a few long runs.
         encoded.sort(key=lambda clip: clip.row.path.encode("utf-8", "surrogateescape"))
-        if any(clip.row.state == STORED for clip in encoded):
-            write_shard(job.folder, job.header, name, encoded)
+        if any(clip.row.is_stored for clip in encoded):
+            job.folder.write(job.header, name, encoded)
         return [clip.row for clip in encoded]
 
     def _loaded(self) -> Encoder:
@@ -277,10 +265,10 @@ class BlockEncoder:
         return self._encoder
 
 
-def _clips(told: list[Any], samples: np.ndarray) -> Iterator[tuple[Utterance, ReadClip]]:
+def _clips(clips: list[Any], samples: np.ndarray) -> Iterator[tuple[Utterance, ReadClip]]:
     """Yield clips as `Readers.read` does."""
     start = 0
-    for (path, *words), sha256, seconds, fault, n in told:
+    for (path, *words), sha256, seconds, fault, n in clips:
         waveform = None if n < 0 else samples[start : start + n]
         start += max(0, n)
         yield Utterance(Path(path), *words), ReadClip(sha256, seconds, waveform, fault)

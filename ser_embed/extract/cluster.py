@@ -16,54 +16,30 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from ser_embed.corpora import Listing
-from ser_embed.encoders import BackendName, Encoder
+from ser_embed.encoders import Encoder
 from ser_embed.errors import ClusterError, MissingExtra, StoreError
 from ser_embed.extract.blocks import BlockEncoder, Digests, Job, decode_blocks, write_plan
-from ser_embed.extract.encoding import Tally, spread
-from ser_embed.store import ClipRow, FeatureSettings, IndexWriter, Shard, ShardFolder, store_path
+from ser_embed.extract.encoding import Tally, settings_of, spread
+from ser_embed.extract.options import ExtractConfig
+from ser_embed.progress import progress
+from ser_embed.store import ClipRow, IndexWriter, ShardFolder
 
-__all__ = ["ClusterOptions", "cluster", "extract_ray"]
+__all__ = ["cluster", "extract_ray"]
 
 log = logging.getLogger(__name__)
 
 _Plan = tuple[list[str], Any]  # its files, and their file system if that isn't the disk
 _Block = list[dict[str, Any]]  # what `BlockEncoder` says of its parts
 
+BLOCK_CLIPS = 256  # of one unit of work, and of its shard
 TRIES = 3  # how often a task or an actor may be lost before it is given up
-CPU_SHARE = 0.25  # of a processor that each process claims, so that all fit on what a loss leaves
-
-
-@dataclass(frozen=True)
-class ClusterOptions:
-    """How a corpus is taken through the cluster.
-
-    Attributes:
-        url: Folder of the store behind an fsspec URL; empty for a folder on disk.
-        block_clips: Clips a block, and so a shard.
-        actors: Encoders at the same time; 0 for one a GPU, without GPUs one a processor.
-        backend: Backend of each of them.
-        batch_size: Clips per batch.
-        limit: Only so many clips.
-        prune: Drop clips of earlier runs that are no longer in the corpus.
-        hide_bar: tqdm's `disable`.
-    """
-
-    url: str
-    block_clips: int
-    actors: int
-    backend: BackendName
-    batch_size: int
-    limit: int
-    prune: bool
-    hide_bar: bool | None
+CPU_FRACTION = 0.25  # of a processor that each process claims: all fit on what a loss leaves
 
 
 @contextmanager
@@ -99,9 +75,9 @@ def cluster(address: str) -> Iterator[None]:
                     log_to_driver=False, logging_level=logging.CRITICAL,
                 )  # fmt: skip
     except Exception as error:  # of many kinds: refused, timed out, another version of Ray
-        said = (str(error) or repr(error)).splitlines()[0][:200]
+        reason = (str(error) or repr(error)).splitlines()[0][:200]
         raise ClusterError(
-            f"Ray at {address or 'this machine'}: {said}; start it "
+            f"Ray at {address or 'this machine'}: {reason}; start it "
             "with 'ray start --head', name it with --address HOST:PORT, and have the same "
             "versions of Python and Ray everywhere"
         ) from error
@@ -129,46 +105,40 @@ def _no_native_output() -> Iterator[None]:
 # --- the driver --------------------------------------------------------------------------------
 
 
-def extract_ray(
-    listing: Listing,
-    encoder: Encoder,
-    settings: FeatureSettings,
-    features_dir: Path,
-    options: ClusterOptions,
-) -> dict[str, Any]:
-    """Encode one corpus's clips on the cluster; return the counts and the index's place.
+def extract_ray(listing: Listing, encoder: Encoder, config: ExtractConfig) -> dict[str, Any]:
+    """Encode one corpus's clips on the cluster; return the counts and where the index is.
 
     Args:
         listing: The clips, at paths that every machine sees.
         encoder: The encoder as this machine has it; the others load it by its name.
-        settings: What features depend on.
-        features_dir: Folder of the stores, which every machine sees; unused with a URL.
-        options: Everything else.
+        config: Everything else; its corpus and encoder aren't looked at.
 
     Raises:
         SerEmbedError: The store is held by another process or can't be written, no clip can be
             used, or the cluster loses its workers again and again. What was stored stays.
     """
     started = time.perf_counter()
+    settings = settings_of(config, encoder)
     with tempfile.TemporaryDirectory(prefix="ser_embed-") as private:
-        path = store_path(Path(private) if options.url else features_dir, listing.corpus, settings)
-        place = f"{options.url.rstrip('/')}/{path.name}" if options.url else str(path.absolute())
-        folder = ShardFolder(place, bool(options.url))
+        folder_of_index = Path(private) if config.url else config.features_dir
+        path = settings.path(folder_of_index, listing.corpus)
+        index = f"{config.url.rstrip('/')}/{path.name}" if config.url else str(path.absolute())
+        folder = ShardFolder(index, bool(config.url))
         with IndexWriter.open(
             path, settings, listing.corpus, listing.root,
             trained=encoder.trained, demo=listing.synthetic, folder=folder,
         ) as writer:  # fmt: skip
             job = Job(
-                settings, _where_everyone_finds_it(encoder.name), options.backend,
-                options.batch_size, Path.cwd(), listing.root, writer.header, folder,
+                settings, _where_everyone_finds_it(encoder.name), config.backend,
+                config.batch_size, Path.cwd(), listing.root, writer.header, folder,
             )  # fmt: skip
             tally = Tally(listing, writer)
-            _Driver(job, tally, writer, options).run()
-            totals = tally.finish(options.prune)
+            _Driver(job, tally, writer, config).run()
+            totals = tally.finish(config.prune)
     seconds = time.perf_counter() - started
-    told = place if options.url else str(path)
-    tally.report(told, 0 if options.limit else totals["kept"])
-    return tally.result(told, seconds)
+    store = index if config.url else str(path)
+    tally.report(store, 0 if config.limit else totals["kept"])
+    return tally.result(store, seconds)
 
 
 def _where_everyone_finds_it(encoder: str) -> str:
@@ -176,51 +146,51 @@ def _where_everyone_finds_it(encoder: str) -> str:
 
 
 class _Driver:
-    """Sends a corpus's blocks through the cluster and takes in what comes back."""
+    """Sends a corpus's blocks through the cluster and adds what comes back."""
 
-    def __init__(
-        self, job: Job, tally: Tally, writer: IndexWriter, options: ClusterOptions
-    ) -> None:
-        self.job, self.tally, self.writer, self.options = job, tally, writer, options
-        self.utterances = spread(tally.listing.utterances, options.limit)
-        self.done = np.zeros(-(-len(self.utterances) // options.block_clips), dtype=bool)
+    def __init__(self, job: Job, tally: Tally, writer: IndexWriter, config: ExtractConfig) -> None:
+        self.job, self.tally, self.writer, self.quiet = job, tally, writer, config.quiet
+        self.utterances = spread(tally.listing.utterances, config.limit)
+        self.done = np.zeros(-(-len(self.utterances) // BLOCK_CLIPS), dtype=bool)
 
     def run(self) -> None:
         """Encode what isn't known yet."""
-        bar = tqdm(
-            desc=self.tally.listing.corpus, total=len(self.utterances), unit="clip",
-            disable=self.options.hide_bar, smoothing=0.05,
-        )  # fmt: skip
+        corpus, total = self.tally.listing.corpus, len(self.utterances)
         try:
-            with bar, self.job.folder.plan(self._write_plan) as plan:
+            with (
+                progress(f"encode {corpus}", total, "clip", self.quiet) as bar,
+                self.job.folder.plan(self._write_plan) as plan,
+            ):
                 # By number, so that of two copies the same one counts as locally.
                 for block in _by_number(self._rounds(plan)):
                     for part in block:
-                        bar.update(self._take(part))
+                        bar.advance(self._add(part))
         except KeyboardInterrupt:
             stored = f"{len(self.writer.known)} clips are stored"
-            print(f"\n{self.tally.listing.corpus}: {stored}", file=sys.stderr)
+            print(f"\n{corpus}: {stored}", file=sys.stderr)
             raise
 
     def _write_plan(self, folder: Path) -> list[str]:
-        return write_plan(folder, self.utterances, self.options.block_clips)
+        return write_plan(folder, self.utterances, BLOCK_CLIPS)
 
-    def _take(self, part: dict[str, Any]) -> int:
-        """Take in what became of a block or of a part of one; return how many clips it has."""
+    def _add(self, part: dict[str, Any]) -> int:
+        """Add what became of a block or of a part of one; return how many clips it has."""
         if "error" in part:
             raise StoreError(part["error"])
         if "shard" in part:
-            told = part["shard"]
-            shard = Shard(tuple(told["shape"]), np.array(told["frames"], dtype=np.int32))
-            self.writer.take(told["name"], _rows(told["rows"]), shard)
+            shard = part["shard"]
+            frames = np.array(shard["frames"], dtype=np.int32)
+            self.writer.add_shard(
+                shard["name"], _rows(shard["rows"]), tuple(shard["shape"]), frames
+            )
         for row in _rows(part["failed"]):
-            self.tally.take(row)
+            self.tally.add(row)
         for row in _rows(part["known"]):
             if self.tally.is_new(row.identity):
                 self.tally.reuse(row)
         for row in _rows(part["encoded"]):
             if self.tally.is_new(row.identity):
-                self.tally.take(row)
+                self.tally.add(row)
         for row in _rows(part["copies"]):
             self.tally.is_new(row.identity)
         return sum(len(part[name]) for name in ("failed", "known", "encoded", "copies"))
@@ -251,10 +221,10 @@ class _Driver:
         import ray
 
         parts: dict[int, dict[int, dict[str, Any]]] = {}
-        encoders = min(self.options.actors or _encoders(), int((~self.done).sum()))
+        encoders = min(_encoders(), int((~self.done).sum()))
         pipeline = _pipeline(self.job, plan, known, ray.put(self.done), encoders)
         for table in pipeline.iter_batches(batch_size=1, batch_format="pyarrow"):
-            part = json.loads(table.column("told")[0].as_py())
+            part = json.loads(table.column("result")[0].as_py())
             number = part["number"]
             block = parts.setdefault(number, {})
             block[part["part"]] = part
@@ -263,13 +233,13 @@ class _Driver:
                 yield [block[i] for i in sorted(parts.pop(number))]
 
     def _given_up(self, error: Exception | None) -> ClusterError:
-        first = int(np.argmin(self.done)) * self.options.block_clips
-        said = str(error or "").strip().splitlines()
+        first = int(np.argmin(self.done)) * BLOCK_CLIPS
+        reason = str(error or "").strip().splitlines()
         return ClusterError(
             f"{int((~self.done).sum())} of {len(self.done)} blocks, the first of which begins with "
             f"{self.utterances[first].path}, lost their processes {TRIES} times and more "
-            f"({type(error).__name__}: {said[0][:200] if said else ''}). Machines that went away, "
-            "or not enough memory: give fewer --actors, smaller --block-clips or --batch-size. "
+            f"({type(error).__name__}: {reason[0][:200] if reason else ''}). Machines that went "
+            "away, or not enough memory: give a smaller --batch-size or shorter clips (--seconds). "
             "What is stored is kept, and the same command goes on from there"
         )
 
@@ -281,12 +251,12 @@ def _rows(values: list[Any]) -> list[ClipRow]:
 def _by_number(blocks: Iterator[_Block]) -> Iterator[_Block]:
     """Yield blocks by number, whatever the order in which they come."""
     waiting: dict[int, _Block] = {}
-    turn = 0
+    number = 0
     for block in blocks:
         waiting[block[0]["number"]] = block
-        while turn in waiting:
-            yield waiting.pop(turn)
-            turn += 1
+        while number in waiting:
+            yield waiting.pop(number)
+            number += 1
 
 
 def _processors() -> tuple[int, int]:
@@ -298,6 +268,7 @@ def _processors() -> tuple[int, int]:
 
 
 def _encoders() -> int:
+    """Return how many encoders run at the same time: one a GPU, without GPUs one a processor."""
     cpus, gpus = _processors()
     return max(1, gpus or cpus)
 
@@ -318,13 +289,13 @@ def _pipeline(job: Job, plan: _Plan, known: Any, done: Any, encoders: int) -> An
             # Not `read_parquet`: its tasks ask for a whole processor each.
             ray.data.from_items([{"file": file} for file in files], override_num_blocks=len(files))
             .map_batches(
-                decode, batch_size=1, batch_format="pyarrow", num_cpus=CPU_SHARE,
+                decode, batch_size=1, batch_format="pyarrow", num_cpus=CPU_FRACTION,
                 fn_kwargs={"job": job, "system": system, "known": known, "done": done},
                 compute=ray.data.TaskPoolStrategy(size=max(1, min(cpus, len(files)))),
                 ray_remote_args_fn=lambda: {"max_retries": TRIES},
             )
             .map_batches(
-                BlockEncoder, batch_size=1, batch_format="pyarrow", num_cpus=CPU_SHARE,
+                BlockEncoder, batch_size=1, batch_format="pyarrow", num_cpus=CPU_FRACTION,
                 num_gpus=1 if gpus else None, fn_constructor_args=(job,),
                 # Down to one, so that one whose machine is lost finds room on another.
                 compute=ray.data.ActorPoolStrategy(

@@ -15,22 +15,52 @@ import numpy as np
 from ser_embed.corpora import Listing, Utterance
 from ser_embed.encoders import Encoder
 from ser_embed.errors import CorpusError
+from ser_embed.extract.options import ExtractConfig
 from ser_embed.extract.reading import ReadClip
-from ser_embed.store import (
-    STORED,
-    ClipRow,
-    EncodedClip,
-    FeatureSettings,
-    Identity,
-    StoreWriter,
-    row_of,
-)
+from ser_embed.store import ClipRow, EncodedClip, FeatureSettings, StoreWriter
 
-__all__ = ["Tally", "encode_batch", "spread"]
+__all__ = ["LISTED_FAULTS", "Batches", "Tally", "encode_batch", "settings_of", "spread"]
 
 log = logging.getLogger(__name__)
 
 LISTED_FAULTS = 20  # failed clips that are named one by one; the store's table has them all
+
+
+def settings_of(config: ExtractConfig, encoder: Encoder) -> FeatureSettings:
+    """Return what features depend on by some options and an encoder."""
+    return FeatureSettings(
+        encoder=encoder.name, weights=encoder.weights, layer=encoder.layer, pool=config.pool,
+        norm=config.norm, trim=config.trim, seconds=config.seconds,
+        # Without a mask only clips of equal length share a batch.
+        fill=config.fill or ("none" if encoder.masks else "sample"),
+        dtype=config.dtype, precision=config.precision, seed=config.seed,
+    )  # fmt: skip
+
+
+class Batches:
+    """Gathers clips into batches of equal, or where the encoder masks similar, length."""
+
+    def __init__(self, encoder: Encoder, batch_size: int) -> None:
+        self.encoder, self.batch_size = encoder, batch_size
+        self.waiting: dict[int, list[tuple[Utterance, ReadClip]]] = {}
+        self.most = 16 * batch_size  # whole clips may all differ in length: memory stays bounded
+
+    def add(self, utterance: Utterance, item: ReadClip) -> list[tuple[Utterance, ReadClip]]:
+        """Add a clip; return a batch when one is due, else an empty list."""
+        assert item.waveform is not None
+        n = len(item.waveform)
+        key = -(-n // 8000) if self.encoder.masks else n  # half-second buckets
+        self.waiting.setdefault(key, []).append((utterance, item))
+        if len(self.waiting[key]) >= self.batch_size:
+            return self.waiting.pop(key)
+        if sum(map(len, self.waiting.values())) >= self.most:
+            return self.waiting.pop(max(self.waiting, key=lambda k: len(self.waiting[k])))
+        return []
+
+    def rest(self) -> Iterator[list[tuple[Utterance, ReadClip]]]:
+        """Yield what is left."""
+        yield from self.waiting.values()
+        self.waiting = {}
 
 
 def encode_batch(
@@ -57,10 +87,10 @@ def encode_batch(
         with np.errstate(over="ignore"):
             stored = features.astype(settings.dtype)
         if not np.isfinite(stored).all():
-            row = row_of(utterance, root, item.sha256, 0.0, _unfit(features, settings.dtype))
+            row = ClipRow.of(utterance, root, item.sha256, 0.0, _unfit(features, settings.dtype))
             yield EncodedClip(row, np.empty(0), np.empty(0), 0)
             continue
-        row = row_of(utterance, root, item.sha256, item.seconds)
+        row = ClipRow.of(utterance, root, item.sha256, item.seconds)
         yield EncodedClip(row, stored, extrema, encoder.n_frames(len(waveform)))
 
 
@@ -72,19 +102,19 @@ def _unfit(features: np.ndarray, dtype: str) -> str:
 
 
 def spread(utterances: Sequence[Utterance], limit: int) -> Sequence[Utterance]:
-    """Return `limit` clips at even distances, so that every speaker and emotion is met."""
+    """Return `limit` clips at even distances, so that every speaker and emotion is among them."""
     if limit <= 0 or limit >= len(utterances):
         return utterances
     return tuple(utterances[i * len(utterances) // limit] for i in range(limit))
 
 
 class Tally:
-    """What became of a corpus's clips, told to the writer and counted.
+    """What became of a corpus's clips, handed to the writer and counted.
 
     Attributes:
         encoded: Clips encoded by this run.
         reused: Clips that were there.
-        copies: Files with the name and bytes of one met before.
+        copies: Files with the name and bytes of an earlier one.
         failed: Clips that can't be used.
     """
 
@@ -95,17 +125,17 @@ class Tally:
         for path, reason in listing.faults:  # some have no place in the corpus at all
             self.fail(Utterance(path, listing.corpus, "", "", ""), reason)
 
-    def is_new(self, identity: Identity) -> bool:
-        """Return whether a clip is met for the first time; downloads often hold it twice."""
-        if self.writer.see(identity):
+    def is_new(self, identity: tuple[str, str]) -> bool:
+        """Return whether a clip comes for the first time; downloads often hold it twice."""
+        if self.writer.is_new(identity):
             return True
         self.copies += 1
         return False
 
-    def take(self, row: ClipRow) -> None:
+    def add(self, row: ClipRow) -> None:
         """Count a clip as encoded, or as failed if its row says so."""
-        self.writer.meet(row)
-        if row.state == STORED:
+        self.writer.record(row)
+        if row.is_stored:
             self.encoded += 1
             return
         self.failed += 1
@@ -114,12 +144,12 @@ class Tally:
 
     def fail(self, utterance: Utterance, reason: str, sha256: str = "") -> None:
         """Count a clip that can't be used; no hash if not even its bytes could be read."""
-        self.take(row_of(utterance, self.listing.root, sha256, 0.0, reason))
+        self.add(ClipRow.of(utterance, self.listing.root, sha256, 0.0, reason))
 
     def reuse(self, row: ClipRow) -> None:
         """Count a clip that is stored already; all but its length is in the row."""
         seconds = self.writer.known[row.identity].row.seconds
-        self.writer.meet(replace(row, seconds=seconds))
+        self.writer.record(replace(row, seconds=seconds))
         self.reused += 1
 
     def finish(self, prune: bool) -> dict[str, int]:
@@ -141,7 +171,7 @@ class Tally:
 
         Args:
             store: Where the store is.
-            kept: Clips of earlier runs that are to be spoken of.
+            kept: Clips of earlier runs that are to be named.
         """
         counts = f"{self.encoded} clips encoded, {self.reused} already there, {self.failed} failed"
         log.info("%s: %s -> %s", self.listing.corpus, counts, store)

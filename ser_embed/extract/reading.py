@@ -1,4 +1,7 @@
-"""Reading clips for the encoder: hashed, decoded, cut or filled in worker processes, batched."""
+"""Reading clips: hashed, decoded, cut or filled in worker processes.
+
+A worker imports this file, so it needs no more than numpy and soundfile.
+"""
 
 import itertools
 from collections import deque
@@ -6,17 +9,19 @@ from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ser_embed.audio import AudioFile
 from ser_embed.corpora import Utterance
-from ser_embed.encoders import Encoder
 from ser_embed.errors import AudioError
 from ser_embed.extract.workers import Worker
-from ser_embed.store import FeatureSettings, Identity
 
-__all__ = ["Batches", "ReadClip", "Readers"]
+if TYPE_CHECKING:
+    from ser_embed.store import FeatureSettings
+
+__all__ = ["ReadClip", "Readers"]
 
 CLIPS_AT_ONCE = 8  # clips that a worker takes at a time
 GROUPS_AHEAD = 2  # such groups on their way, by worker
@@ -50,13 +55,13 @@ def _hash(path: Path) -> ReadClip:
         return ReadClip(fault=str(error).removeprefix(f"{path}: "))
 
 
-def _read(settings: FeatureSettings, path: Path) -> ReadClip:
+def _read(seconds: float, trim: bool, fill: str, seed: int, path: Path) -> ReadClip:
     """Read one clip; a fault is returned, not raised."""
     try:
-        clip = AudioFile(path).read(settings.seconds, settings.trim)
+        clip = AudioFile(path).read(seconds, trim)
     except AudioError as error:
         return ReadClip(_hash(path).sha256, fault=str(error).removeprefix(f"{path}: "))
-    waveform = clip.fit(settings.seconds, settings.fill, settings.seed)
+    waveform = clip.fit(seconds, fill, seed)
     return ReadClip(clip.sha256, clip.seconds, waveform)
 
 
@@ -69,9 +74,6 @@ def _lost(path: Path) -> ReadClip:
 
 class Readers:
     """Worker processes that hash, decode and cut clips.
-
-    Start them before the encoder is loaded: a process forked from one that holds it costs a copy
-    of every page of it that either writes to.
 
     Args:
         workers: How many processes; 0 reads in this one.
@@ -96,10 +98,10 @@ class Readers:
     def read(
         self,
         utterances: Iterable[Utterance],
-        settings: FeatureSettings,
-        known: Container[Identity] = (),
+        settings: "FeatureSettings",
+        known: Container[tuple[str, str]] = (),
     ) -> Iterator[tuple[Utterance, ReadClip]]:
-        """Yield what is read of each clip, known ones ahead of their turn.
+        """Yield what is read of each clip, known ones ahead of the others.
 
         The order depends on the clips and on what is known, not on the number of workers.
 
@@ -109,7 +111,7 @@ class Readers:
             known: Clips that need no decoding, by name and hash. If it is empty, no clip is
                 hashed before it is decoded.
         """
-        read = partial(_read, settings)
+        read = partial(_read, settings.seconds, settings.trim, settings.fill, settings.seed)
         if not known:
             yield from self._all(read, utterances)
             return
@@ -133,11 +135,11 @@ class Readers:
                 yield utterance, function(utterance.path)
             return
         pending: deque[tuple[list[Utterance], Worker[Path, ReadClip], int]] = deque()
-        turns = itertools.cycle(self._workers)
+        workers = itertools.cycle(self._workers)
         rest = iter(utterances)
         try:
             while group := list(itertools.islice(rest, CLIPS_AT_ONCE)):
-                worker = next(turns)
+                worker = next(workers)
                 ticket = worker.send(function, [utterance.path for utterance in group])
                 pending.append((group, worker, ticket))
                 if len(pending) > GROUPS_AHEAD * len(self._workers):
@@ -155,29 +157,3 @@ def _first(
     """Yield the results of the group that was sent first."""
     group, worker, ticket = pending.popleft()
     yield from zip(group, worker.receive(ticket), strict=True)
-
-
-class Batches:
-    """Gathers clips into batches of equal, or where the encoder masks similar, length."""
-
-    def __init__(self, encoder: Encoder, batch_size: int) -> None:
-        self.encoder, self.batch_size = encoder, batch_size
-        self.waiting: dict[int, list[tuple[Utterance, ReadClip]]] = {}
-        self.most = 16 * batch_size  # whole clips may all differ in length: memory stays bounded
-
-    def add(self, utterance: Utterance, item: ReadClip) -> list[tuple[Utterance, ReadClip]]:
-        """Take a clip; return a batch when one is due, else an empty list."""
-        assert item.waveform is not None
-        n = len(item.waveform)
-        key = -(-n // 8000) if self.encoder.masks else n  # half-second buckets
-        self.waiting.setdefault(key, []).append((utterance, item))
-        if len(self.waiting[key]) >= self.batch_size:
-            return self.waiting.pop(key)
-        if sum(map(len, self.waiting.values())) >= self.most:
-            return self.waiting.pop(max(self.waiting, key=lambda k: len(self.waiting[k])))
-        return []
-
-    def rest(self) -> Iterator[list[tuple[Utterance, ReadClip]]]:
-        """Yield what is left."""
-        yield from self.waiting.values()
-        self.waiting = {}

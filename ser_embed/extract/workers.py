@@ -1,32 +1,36 @@
-"""A worker process that does what it is sent, in turn, and may die of it.
+"""A worker process that does what it is sent, one thing after the other, and may die of it.
 
 The pools of Python's library hang or give up as a whole when one of their processes is killed
-while it sends a result. Here each process has a pipe of its own, so its death shows at once and
+while it sends a result. Here each process has pipes of its own, so its death shows at once and
 costs what it was at, which is done again item by item: an item that ends the process twice is
 given up alone.
+
+The process is a new Python that imports what it is sent and nothing else: not the program that
+started it, not torch. A process forked from one that holds an encoder would cost a copy of every
+page that either writes to.
 """
 
 import contextlib
 import itertools
-import multiprocessing
 import os
-import signal
+import pickle
+import subprocess
 import sys
-import threading
-import time
-import warnings
 from collections.abc import Callable, Sequence
-from multiprocessing.connection import Connection
-from typing import Any, Generic, TypeVar
+from typing import IO, Any, Generic, TypeVar, cast
 
-import torch
-
-__all__ = ["Worker"]
+__all__ = ["Worker", "serve"]
 
 TRIES = 2  # how often an item may end the process
 
-# Forked workers need no second import of torch (seconds), and no guard in a user's script.
-_CONTEXT: Any = multiprocessing.get_context("fork" if sys.platform == "linux" else None)
+_START = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its workers
+sys.path[:] = {path!r}
+from ser_embed.extract.workers import serve
+serve()
+"""
+_DEAD = (EOFError, OSError, pickle.UnpicklingError)  # what a pipe to a dead process raises
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -75,29 +79,30 @@ class Worker(Generic[Item, Result]):
 
     def close(self) -> None:
         """End the process."""
-        self._pipe.close()
         self._process.kill()
-        self._process.join()
+        self._process.wait()
+        for pipe in (self._input, self._output):
+            with contextlib.suppress(OSError):  # what was to be sent to a dead process
+                pipe.close()
 
     def _start(self) -> None:
-        self._pipe: Connection
-        self._pipe, theirs = _CONTEXT.Pipe()
-        self._process = _CONTEXT.Process(target=_work, args=(theirs, os.getpid()), daemon=True)
-        with warnings.catch_warnings():
-            # Python remarks that a fork takes one thread along; a worker uses no other's.
-            warnings.simplefilter("ignore", DeprecationWarning)
-            self._process.start()
-        theirs.close()  # so that the pipe ends with the process
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", _START.format(path=sys.path)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+        self._input = cast(IO[bytes], self._process.stdin)
+        self._output = cast(IO[bytes], self._process.stdout)
 
     def _push(self, ticket: int) -> None:
         with contextlib.suppress(OSError):  # it is dead; that shows when results are waited for
-            self._pipe.send((ticket, *self._sent[ticket]))
+            _send(self._input, (ticket, *self._sent[ticket]))
 
     def _pull(self) -> None:
-        """Take in the next results."""
+        """Receive the next results."""
         try:
-            ticket, results = self._pipe.recv()
-        except (EOFError, OSError):
+            ticket, results = pickle.load(self._output)
+        except _DEAD:
             self._recover()
             return
         del self._sent[ticket]
@@ -125,9 +130,9 @@ class Worker(Generic[Item, Result]):
     def _alone(self, function: Callable[[Item], Result], item: Item) -> Result:
         for _ in range(TRIES):
             try:
-                self._pipe.send((-1, function, [item]))
-                results = self._pipe.recv()[1]
-            except (EOFError, OSError):
+                _send(self._input, (-1, function, [item]))
+                results = pickle.load(self._output)[1]
+            except _DEAD:
                 self._restart()
                 continue
             if isinstance(results, Exception):
@@ -140,22 +145,20 @@ class Worker(Generic[Item, Result]):
         self._start()
 
 
-def _work(pipe: Connection, parent: int) -> None:
-    """Answer what comes until the parent is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its workers
-    torch.set_num_threads(1)
+def _send(pipe: IO[bytes], message: Any) -> None:
+    pipe.write(pickle.dumps(message, pickle.HIGHEST_PROTOCOL))
+    pipe.flush()
 
-    def leave_with_the_parent() -> None:  # a sibling may hold the pipe's other end open
-        while os.getppid() == parent:
-            time.sleep(1)
-        os._exit(1)
 
-    threading.Thread(target=leave_with_the_parent, daemon=True).start()
+def serve() -> None:
+    """Answer what comes on standard input until it ends, as it does with the parent."""
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # whatever a library prints must not get between the answers
     with contextlib.suppress(EOFError, OSError):
         while True:
-            ticket, function, items = pipe.recv()
+            ticket, function, items = pickle.load(sys.stdin.buffer)
             try:
                 results: Any = [function(item) for item in items]
             except Exception as error:  # whatever it is belongs to who asked
                 results = error
-            pipe.send((ticket, results))
+            _send(answers, (ticket, results))

@@ -16,7 +16,7 @@ from ser_embed.errors import CorpusError, MissingExtra, StoreError
 from ser_embed.extract import Readers
 from ser_embed.finetune.augment import Augment
 from ser_embed.finetune.network import Network
-from ser_embed.store import FeatureSettings, row_of
+from ser_embed.store import ClipRow, FeatureSettings
 from ser_embed.train import Labelled
 
 __all__ = ["Collator", "Recordings", "Waveforms", "read_recordings", "training_data"]
@@ -95,7 +95,7 @@ def read_recordings(
             if item.fault:
                 faults.append((utterance.path, item.fault))
                 continue
-            row = row_of(utterance, listing.root, item.sha256, item.seconds)
+            row = ClipRow.of(utterance, listing.root, item.sha256, item.seconds)
             if row.identity not in seen:  # downloads often hold the same folder twice
                 seen.add(row.identity)
                 rows.append({**asdict(row), "label": label})

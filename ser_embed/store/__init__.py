@@ -1,4 +1,10 @@
-"""The feature store: one HDF5 file per corpus and settings."""
+"""The feature store: one HDF5 file per corpus and settings, which survives being killed.
+
+`FeatureSettings` is what features depend on besides the audio; its key names the file. A
+`StoreWriter` adds `EncodedClip`s, a `ClipRow` each with features float16 or float32 (T, D),
+(L, T, D) or pooled (L, D); a `FeatureStore` reads the table and the features. Many processes
+write shards into a `ShardFolder`, which an `IndexWriter` opens as one store.
+"""
 
 from typing import TYPE_CHECKING
 
@@ -7,41 +13,26 @@ from ser_embed.lazy import lazy_names
 if TYPE_CHECKING:
     from ser_embed.store.builder import EncodedClip
     from ser_embed.store.index import IndexWriter
-    from ser_embed.store.reader import FeatureStore, find_stores, store_path
+    from ser_embed.store.reader import FeatureStore
     from ser_embed.store.settings import FeatureSettings
-    from ser_embed.store.sharding import Shard, ShardFolder, read_shard, shard_name, write_shard
-    from ser_embed.store.table import STORED, ClipRow, Identity, values_of
-    from ser_embed.store.writer import StoreWriter, row_of
+    from ser_embed.store.sharding import ShardFolder
+    from ser_embed.store.table import ClipRow
+    from ser_embed.store.writer import StoreWriter
 else:
     __getattr__ = lazy_names(
         __name__,
         {
             "builder": ["EncodedClip"],
             "index": ["IndexWriter"],
-            "reader": ["FeatureStore", "find_stores", "store_path"],
+            "reader": ["FeatureStore"],
             "settings": ["FeatureSettings"],
-            "sharding": ["Shard", "ShardFolder", "read_shard", "shard_name", "write_shard"],
-            "table": ["ClipRow", "Identity", "STORED", "values_of"],
-            "writer": ["StoreWriter", "row_of"],
+            "sharding": ["ShardFolder"],
+            "table": ["ClipRow"],
+            "writer": ["StoreWriter"],
         },
     )
 
 __all__ = [
-    "STORED",
-    "ClipRow",
-    "EncodedClip",
-    "FeatureSettings",
-    "FeatureStore",
-    "Identity",
-    "IndexWriter",
-    "Shard",
-    "ShardFolder",
+    "ClipRow", "EncodedClip", "FeatureSettings", "FeatureStore", "IndexWriter", "ShardFolder",
     "StoreWriter",
-    "find_stores",
-    "read_shard",
-    "row_of",
-    "shard_name",
-    "store_path",
-    "values_of",
-    "write_shard",
-]
+]  # fmt: skip

@@ -4,13 +4,14 @@ import contextlib
 import os
 import uuid
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
 
-from ser_embed.store.table import STORED, ClipRow, TableDigest, table_of, text_type
+from ser_embed.store.table import ClipRow, TableDigest, checksum, table_of, text_type
 
 __all__ = ["Builder", "EncodedClip"]
 
@@ -32,12 +33,18 @@ class EncodedClip(NamedTuple):
     extrema: np.ndarray
     frames: int
 
+    def checked(self) -> "EncodedClip":
+        """Return the clip with the checksum of its features in its row."""
+        if not self.row.is_stored:
+            return self
+        return self._replace(row=replace(self.row, checksum=checksum(self.features, self.extrema)))
+
 
 class _Disk:
     """The file under HDF5: it takes every write, and remembers the first one that failed.
 
     HDF5 can't close a file that it failed to write to (a full disk), and crashes the process for
-    that on its way out. So it doesn't hear of it; `check` raises.
+    that on its way out. So it isn't told; `check` raises.
     """
 
     def __init__(self, path: Path) -> None:
@@ -85,7 +92,7 @@ class Builder:
     Args:
         path: The file to be.
         header: Its attributes.
-        template: A stored clip, which tells shape and type; None if none can be used.
+        template: A stored clip, which gives shape and type; None if none can be used.
         n: How many clips it will hold.
         widths: How many bytes each text of the table needs.
 
@@ -111,7 +118,7 @@ class Builder:
         self.disk = _Disk(self.temporary)
         self.file = h5py.File(self.disk, "w", libver="v110")
         for name, value in header.items():
-            self._tell(name, value)
+            self._set(name, value)
         self.digest = TableDigest(dict(self.file.attrs))
         # With no usable clip at all there is nothing to take the shape from.
         shape = template.features.shape if template else (0, 0)
@@ -121,7 +128,7 @@ class Builder:
             self._range = self._create("range", n, template.extrema.shape, np.dtype("f4"))
         self._clips = self.file.create_dataset("clips", (n,), table_of([], widths).dtype)
 
-    def _tell(self, name: str, value: Any) -> None:
+    def _set(self, name: str, value: Any) -> None:
         if isinstance(value, str):
             encoded = value.encode("utf-8", "surrogateescape")
             self.file.attrs.create(name, encoded, dtype=text_type(len(encoded)))
@@ -139,7 +146,7 @@ class Builder:
     def add(self, clip: EncodedClip) -> None:
         """Write the next clip."""
         index = self._add_row(clip.row, clip.frames)
-        if clip.row.state != STORED:
+        if not clip.row.is_stored:
             return
         _write(self._features, index, clip.features)
         if clip.extrema.size:
@@ -147,7 +154,7 @@ class Builder:
         self.disk.check()
 
     def _add_row(self, row: ClipRow, frames: int) -> int:
-        """Take the next clip's row; return its line."""
+        """Add the next clip's row; return its line."""
         index, self.count = self.count, self.count + 1
         self._waiting.append(row)
         if len(self._waiting) == ROWS_AT_ONCE:
@@ -166,7 +173,7 @@ class Builder:
         """Write the rest and let the file appear under its name."""
         self._write_rows()
         self.file["frames"] = self.frames
-        self._tell("digest", self.digest.finish(self.frames))
+        self._set("digest", self.digest.finish(self.frames))
         self.file.close()
         self.disk.check()
         self.disk.raw.close()

@@ -1,10 +1,10 @@
 """The index that opens shards as one store, and what it is written from.
 
-See `shards.py` for what an index holds.
+See `reader.py` for what an index holds.
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,11 +13,11 @@ import h5py
 import numpy as np
 
 from ser_embed.store.builder import Builder
-from ser_embed.store.reader import FeatureStore
+from ser_embed.store.ledger import Place
+from ser_embed.store.reader import FeatureStore, Shards, is_index
 from ser_embed.store.settings import FeatureSettings
-from ser_embed.store.sharding import Shard, ShardFolder, read_shard, shard_name, shard_of
-from ser_embed.store.shards import Shards, is_index, shards_table
-from ser_embed.store.table import STORED, ClipRow
+from ser_embed.store.sharding import Shard, ShardFolder
+from ser_embed.store.table import ClipRow, text_type
 from ser_embed.store.writer import StoreWriter
 
 __all__ = ["IndexWriter"]
@@ -53,14 +53,14 @@ class _IndexBuilder(Builder):
         return None  # virtual datasets are made when all is known
 
     def add(self, clip: Any) -> None:
-        """Take the next clip, a `_PlacedClip`."""
+        """Add the next clip, a `_PlacedClip`."""
         self.places[self._add_row(clip.row, clip.frames)] = clip.shard, clip.line
         self.disk.check()
 
     def finish(self) -> None:
         """Write the rest and let the index appear under its name."""
         shapes = [shard.shape for shard in self.shards]
-        self.file["shards"] = shards_table(self.names, shapes, len(shapes[0]) if shapes else 3)
+        self.file["shards"] = _shards_table(self.names, shapes, len(shapes[0]) if shapes else 3)
         self.file["places"] = self.places
         self._lay_out("features", shapes, np.dtype(self.settings.dtype))
         if self.settings.norm != "none" and self.settings.pool == "none":
@@ -98,11 +98,13 @@ class IndexWriter(StoreWriter):
         self._lost = False  # whether the index names a shard that isn't there
         super().__init__(path, header)
 
-    def take(self, name: str, rows: Sequence[ClipRow], shard: Shard) -> None:
-        """Take in a shard that is there."""
-        self._shards[name] = shard
-        with self._disk_of_the_system():
-            self._ledger.remember(self.folder.path(name), rows)
+    def add_shard(
+        self, name: str, rows: Iterable[ClipRow], shape: tuple[int, ...], frames: np.ndarray
+    ) -> None:
+        """Add the clips of a shard that is there; see `Shard`."""
+        self._shards[name] = Shard(shape, frames)
+        path = self.folder.path(name)
+        self.known.add_stored((path, line, row) for line, row in enumerate(rows))
 
     def _clear_torn_files(self) -> None:
         super()._clear_torn_files()
@@ -110,20 +112,21 @@ class IndexWriter(StoreWriter):
             for torn in Path(self.folder.place).glob("*.tmp"):
                 torn.unlink()
 
-    def _remember_files(self) -> None:
-        """Learn of the index and its shards, then of shards that a killed run left."""
+    def _add_files(self) -> None:
+        """Add the clips of the index and its shards, then of shards that a killed run left."""
         self.folder.get_index(self.path)
         there = set(self.folder.names())
         for file in self._earlier_files():
             with FeatureStore(file) as store:
                 if is_index(store.file):
-                    self._remember_index(store, there)
+                    self._add_index(store, there)
                 else:
-                    self._ledger.remember(file, store.each_row())
+                    self._add_file(file, store.each_row())
         for name in sorted(there - set(self._shards)):
-            self.take(name, *read_shard(self.folder, name))
+            rows, shard = self.folder.read(name)
+            self.add_shard(name, rows, *shard)
 
-    def _remember_index(self, store: FeatureStore, there: set[str]) -> None:
+    def _add_index(self, store: FeatureStore, there: set[str]) -> None:
         index = Shards(store.path, store.file)
         names = [Path(name).name for name in index.names]
         self._lost = not there.issuperset(names)
@@ -136,29 +139,29 @@ class IndexWriter(StoreWriter):
         for name, shape, start in zip(names, index.shapes.tolist(), starts.tolist(), strict=True):
             if name in there:
                 self._shards[name] = Shard(tuple(shape), frames[start : start + shape[0]])
-        self._ledger.remember_each(
+        self.known.add_stored(
             (self.folder.path(names[number]), int(line), row)
             for (number, line), row in zip(index.places, store.each_row(), strict=True)
             if number >= 0 and names[number] in there
         )
 
-    def _is_as_finished(self) -> bool:
-        return not self._lost and super()._is_as_finished()
+    def _is_as_finished(self, table: list[Place]) -> bool:
+        return not self._lost and super()._is_as_finished(table)
 
-    def _write_finished(self, n: int, widths: Mapping[str, int]) -> None:
+    def _write_finished(self, table: list[Place], widths: Mapping[str, int]) -> None:
         """Write the index over the shards that this run's table needs."""
-        files = dict.fromkeys(file for _, file, _ in self._ledger.table() if file is not None)
+        files = dict.fromkeys(place.file for place in table if place.file is not None)
         named = {file: self._as_shard(file) for file in files}
         numbers = {name: number for number, name in enumerate(dict.fromkeys(named.values()))}
         prefix = Path(self.folder.place).name
         start = partial(
-            _IndexBuilder, self.path, self.header, n, widths,
+            _IndexBuilder, self.path, self.header, len(table), widths,
             [f"{prefix}/{name}" for name in numbers], [self._shards[name] for name in numbers],
             self.settings,
         )  # fmt: skip
 
         def placed() -> Iterator[_PlacedClip]:
-            for row, file, line in self._ledger.table():
+            for file, line, row in table:
                 if file is None:
                     yield _PlacedClip(row, 0, -1, -1)
                 else:
@@ -176,8 +179,19 @@ class IndexWriter(StoreWriter):
         if file.parent == self.folder.path(""):
             return file.name
         with FeatureStore(file) as store:
-            identities = [row.identity for row in store.each_row() if row.state == STORED]
-            name = shard_name(self.settings, identities)
-            self._shards[name] = shard_of(store.file)
+            identities = [row.identity for row in store.each_row() if row.is_stored]
+            name = ShardFolder.name_of(self.settings, identities)
+            self._shards[name] = Shard.of(store.file)
         self.folder.adopt(file, name)
         return name
+
+
+def _shards_table(names: list[str], shapes: list[tuple[int, ...]], n_axes: int) -> np.ndarray:
+    """Return what an index holds of its shards: names, and shapes of `n_axes` numbers each."""
+    encoded = [name.encode("utf-8", "surrogateescape") for name in names]
+    width = max(map(len, encoded), default=1)
+    table = np.zeros(len(names), dtype=[("name", text_type(width)), ("shape", "i8", (n_axes,))])
+    table["name"] = encoded
+    if shapes:
+        table["shape"] = shapes
+    return table

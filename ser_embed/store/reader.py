@@ -10,56 +10,44 @@ Layout: `features` (N, T, D), (N, L, T, D) or (N, L, D), one clip a chunk, uncom
 is one copy of what is asked for; compression saves little on floats); `range` with each frame's
 minimum and maximum; `frames` (N,), how many of a clip's frames are its own; `clips` (N,), the
 table.
+
+An index is a store whose features lie in other files of this layout, the shards. It says of each
+clip which shard and which line has it (`places`), and of each shard its name relative to the
+index and its shape (`shards`). Its `features` are also an HDF5 virtual dataset, for programs that
+don't know of this; ser_embed itself never reads through that: HDF5 gives zeros, without a word,
+for a shard that is missing, and for every shard beyond the number of files that a process may
+hold open.
 """
 
 import json
 import os
-from collections import Counter
+from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
-import pandas as pd
-import torch
-import tyro
-from torch.utils.data import Dataset
 
-from ser_embed.command import DONE, FAILED, Options, Outcome, run_command
 from ser_embed.errors import StoreError
 from ser_embed.store.settings import SCHEMA, FeatureSettings
-from ser_embed.store.shards import Shards, is_index
 from ser_embed.store.table import (
     COLUMNS,
-    FAILED_CLIP,
     STORED,
     ClipRow,
-    TableDigest,
-    checksum,
     columns_of,
     rows_of,
     text_of,
 )
 
-__all__ = ["FeatureDataset", "FeatureStore", "find_stores", "main", "store_path", "verify"]
+if TYPE_CHECKING:
+    import pandas as pd
 
-
-def store_path(folder: Path, corpus: str, settings: FeatureSettings) -> Path:
-    """Return `<folder>/<corpus>-<encoder>-<key>.h5`."""
-    encoder = "".join(c if c.isalnum() else "-" for c in Path(settings.encoder).name.lower())
-    return folder / f"{corpus}-{encoder}-{settings.key}.h5"
-
-
-def find_stores(folder: Path) -> list[Path]:
-    """Return the finished stores in a folder, sorted."""
-    return sorted(folder.glob("*.h5"))
+__all__ = ["FeatureStore", "Shards", "is_index"]
 
 
 _ROWS_AT_ONCE = 4096
-
-# --- reading ---------------------------------------------------------------------------------
+OPEN_SHARDS = 32  # of an index, at once
 
 
 class FeatureStore:
@@ -90,6 +78,11 @@ class FeatureStore:
         self.corpus, self.root = attributes["corpus"], attributes["root"]
         self.trained, self.demo = attributes["trained"], attributes["demo"]
         self._table: pd.DataFrame | None = None
+
+    @staticmethod
+    def find(folder: Path) -> list[Path]:
+        """Return the finished stores in a folder, sorted."""
+        return sorted(folder.glob("*.h5"))
 
     def _attributes(self) -> dict[str, Any]:
         try:
@@ -137,8 +130,10 @@ class FeatureStore:
         return self._file
 
     @property
-    def clips(self) -> pd.DataFrame:
+    def clips(self) -> "pd.DataFrame":
         """The table: one row a clip, in the order of the features; see `ClipRow`."""
+        import pandas as pd  # takes a moment that most readers need not wait
+
         if self._table is None:
             columns = columns_of(self._read_table(0, None))
             # As objects: with pyarrow installed pandas would refuse names that aren't UTF-8.
@@ -155,6 +150,12 @@ class FeatureStore:
         except (KeyError, IndexError, OSError, ValueError, RuntimeError) as error:
             raise self._damaged(error) from error
         return table
+
+    @property
+    def stored_clips(self) -> "pd.DataFrame":
+        """The rows of `clips` that have features, and `row`, where in the file each is."""
+        table = self.clips.assign(row=np.arange(len(self)))
+        return table[table["state"] == STORED]
 
     @property
     def rows(self) -> list[ClipRow]:
@@ -211,6 +212,16 @@ class FeatureStore:
             raise self._damaged(error) from error
         return out
 
+    def own_part(self, index: int, frames: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return a clip's features and range without the padding of shorter clips."""
+        features = self.read([index])[0]
+        ranged = "range" in self.file
+        extrema = self.read_range([index])[0] if ranged else np.empty(0, np.float32)
+        if self.settings.pool == "none":
+            features = features[..., :frames, :]
+            extrema = extrema[..., :frames, :] if extrema.size else extrema
+        return features, extrema
+
     def _find(self, name: str, index: int, whole: h5py.Dataset) -> tuple[h5py.Dataset | None, int]:
         """Return the dataset that holds a clip, None if the clip failed, and the line in it."""
         return (whole, index) if self._shards is None else self._shards.find(name, index)
@@ -266,123 +277,55 @@ def _read_chunk(source: h5py.Dataset, index: int, out: np.ndarray) -> bool:
     return int(skipped) == 0 and len(copied) == out.nbytes
 
 
-class FeatureDataset(Dataset[tuple[torch.Tensor, int, int]]):
-    """The torch view of clips in stores: (features float32, valid frames, label) by index.
+# --- features in other files -----------------------------------------------------------------
+
+
+def is_index(file: h5py.File) -> bool:
+    """Return whether a store's features lie in shards."""
+    return "places" in file
+
+
+class Shards:
+    """The shards of an index, a few of them open.
 
     Args:
-        stores: The stores.
-        members: For each clip (index of the store, row in it).
-        labels: Class index of each clip.
+        path: The index's path; the shards' names are relative to its folder.
+        index: The index, open.
+
+    Attributes:
+        names: Names of the shards.
+        shapes: Shape of each shard's features, int64 (n_shards, n_axes).
+        places: Shard and line of each clip, int32 (N, 2); -1 where a clip failed.
     """
 
-    def __init__(
-        self,
-        stores: Sequence[FeatureStore],
-        members: Sequence[tuple[int, int]],
-        labels: Sequence[int],
-    ) -> None:
-        self.stores, self.members, self.labels = list(stores), list(members), list(labels)
-        self._frames = [store.frames for store in stores]
+    def __init__(self, path: Path, index: h5py.File) -> None:
+        self.path = path
+        table = index["shards"][:]
+        self.names = [text_of(name) for name in table["name"].tolist()]
+        self.shapes: np.ndarray = table["shape"]
+        self.places: np.ndarray = index["places"][:]
+        self._open: OrderedDict[int, h5py.File] = OrderedDict()
 
-    def __len__(self) -> int:
-        """Number of clips."""
-        return len(self.members)
+    def find(self, name: str, index: int) -> tuple[h5py.Dataset | None, int]:
+        """Return the dataset of that name which holds a clip, and the clip's line in it.
 
-    def __getitem__(self, index: int) -> tuple[torch.Tensor, int, int]:
-        """Return one clip."""
-        which, row = self.members[index]
-        features = torch.from_numpy(self.stores[which].read([row])[0]).float()
-        return features, int(self._frames[which][row]), self.labels[index]
+        The dataset is None if the clip failed.
 
+        Raises:
+            OSError: The shard is missing or damaged.
+        """
+        shard, line = map(int, self.places[index])
+        if shard < 0:
+            return None, line
+        file = self._open.pop(shard, None)
+        if file is None:
+            file = h5py.File(self.path.parent / self.names[shard], "r", locking=False)
+        self._open[shard] = file  # the one used last goes to the end
+        if len(self._open) > OPEN_SHARDS:
+            self._open.popitem(last=False)[1].close()
+        return file[name], line
 
-# --- checking --------------------------------------------------------------------------------
-
-
-def own_part(store: FeatureStore, index: int, frames: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return a clip's features and range without the padding of shorter clips."""
-    features = store.read([index])[0]
-    ranged = "range" in store.file
-    extrema = store.read_range([index])[0] if ranged else np.empty(0, np.float32)
-    if store.settings.pool == "none":
-        features = features[..., :frames, :]
-        extrema = extrema[..., :frames, :] if extrema.size else extrema
-    return features, extrema
-
-
-def _is_padded_with_zeros(store: FeatureStore, index: int, frames: int) -> bool:
-    if store.settings.pool != "none":
-        return True
-    arrays = [store.read([index])]
-    if "range" in store.file:
-        arrays.append(store.read_range([index]))
-    padding = [array[..., frames:, :] for array in arrays]
-    return not any(np.ascontiguousarray(array).view(np.uint8).any() for array in padding)
-
-
-def verify(path: Path) -> list[str]:
-    """Read a store whole and return what is wrong with it, in words; empty if nothing is."""
-    try:
-        with FeatureStore(path) as store:
-            faults = []
-            attributes, frames = dict(store.file.attrs), store.frames
-            told = TableDigest(attributes)
-            told.add(store.each_row())
-            if told.finish(frames).encode() != attributes["digest"]:
-                faults.append("the table or the settings are not what was written")
-            for index, row in enumerate(store.each_row()):
-                if row.state == STORED:
-                    features, extrema = own_part(store, index, int(frames[index]))
-                    whole = checksum(features, extrema) == row.checksum
-                    if not whole or not _is_padded_with_zeros(store, index, int(frames[index])):
-                        faults.append(f"{row.path}: the features are not what was written")
-            return faults
-    except Exception as error:  # a damaged file can raise anything
-        return [f"can't be read whole: {error}"]
-
-
-@dataclass(frozen=True)
-class StoreConfig(Options):
-    """Say what a feature store holds."""
-
-    file: Annotated[Path, tyro.conf.Positional]
-    """The store."""
-    verify: bool = False
-    """Read every clip and compare it with its checksum."""
-
-
-def describe(config: StoreConfig) -> Outcome:
-    """Print a store's settings, counts and faults."""
-    with FeatureStore(config.file) as store:
-        clips = store.clips
-        stored = clips[clips["state"] == STORED]
-        failed = clips[clips["state"] == FAILED_CLIP]
-        result: dict[str, Any] = {
-            "store": str(config.file), "corpus": store.corpus, "clips": len(stored),
-            "shape": list(store.shape), "megabytes": round(config.file.stat().st_size / 1e6, 1),
-            "hours": round(float(stored["seconds"].sum()) / 3600, 3),
-            "speakers": int(stored["speaker"].nunique()),
-            "emotions": dict(Counter(stored["emotion"])),
-            "encoder trained": store.trained, "key": store.settings.key,
-            "settings": {f.name: getattr(store.settings, f.name) for f in fields(store.settings)},
-            "failed": dict(zip(failed["path"], failed["reason"], strict=True)),
-        }  # fmt: skip
-    if config.verify:
-        result["faults"] = verify(config.file)
-    if not config.json:
-        for name, value in result.items():
-            lines = value.items() if isinstance(value, dict) else None
-            print(f"{name:16} {len(value) if name == 'failed' else '' if lines else value}")
-            for key, item in lines or ():
-                print(f"{'':16} {key}: {item}")
-        if config.verify and not result["faults"]:
-            print("every clip is what was written")
-    return Outcome(result, FAILED if result.get("faults") else DONE)
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Run `python -m ser_embed.store`."""
-    return run_command(describe, StoreConfig, "python -m ser_embed.store", argv)
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())
+    def close(self) -> None:
+        """Close the shards."""
+        while self._open:
+            self._open.popitem()[1].close()

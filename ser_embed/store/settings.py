@@ -3,6 +3,7 @@
 import hashlib
 import json
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Literal
 
 from ser_embed.audio import FillRule, Resampler
@@ -57,6 +58,11 @@ class FeatureSettings:
         fields["seconds"] = float(self.seconds)  # 3 and 3.0 are one setting
         text = json.dumps(fields, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    def path(self, folder: Path, corpus: str) -> Path:
+        """Return where a corpus's store lies: `<folder>/<corpus>-<encoder>-<key>.h5`."""
+        encoder = "".join(c if c.isalnum() else "-" for c in Path(self.encoder).name.lower())
+        return folder / f"{corpus}-{encoder}-{self.key}.h5"
 
     def differences(self, other: "FeatureSettings") -> list[str]:
         """Return `field: mine against theirs` for each field that matters and differs."""

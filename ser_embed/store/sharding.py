@@ -3,7 +3,7 @@
 A shard is a small store file, whole under a name made from what is in it: whoever writes the
 same clips by the same settings writes the same name, so that work done twice changes nothing.
 The shards lie in `<store>.shards/`, in a folder or behind a URL; the index stands where the store
-would (see `shards.py`).
+would (see `reader.py`).
 """
 
 import contextlib
@@ -11,8 +11,8 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,9 +23,9 @@ from ser_embed.errors import MissingExtra, StoreError
 from ser_embed.store.builder import Builder, EncodedClip
 from ser_embed.store.reader import FeatureStore
 from ser_embed.store.settings import FeatureSettings
-from ser_embed.store.table import STORED, ClipRow, Identity, checksum, rows_of, widths_of
+from ser_embed.store.table import ClipRow, Identity, rows_of, widths_of
 
-__all__ = ["Shard", "ShardFolder", "read_shard", "shard_name", "shard_of", "write_shard"]
+__all__ = ["Shard", "ShardFolder"]
 
 
 class Shard(NamedTuple):
@@ -39,16 +39,10 @@ class Shard(NamedTuple):
     shape: tuple[int, ...]
     frames: np.ndarray
 
-
-def shard_name(settings: FeatureSettings, identities: Sequence[Identity]) -> str:
-    """Return a shard's file name, which follows from the settings and the clips in it."""
-    told = hashlib.sha256(settings.key.encode())
-    for name, sha256 in identities:
-        told.update(f"\n{sha256} {name}".encode("utf-8", "surrogateescape"))
-    return f"{told.hexdigest()[:32]}.h5"
-
-
-# --- where shards lie ------------------------------------------------------------------------
+    @classmethod
+    def of(cls, file: h5py.File) -> "Shard":
+        """Return what an open shard is."""
+        return cls(tuple(int(n) for n in file["features"].shape), file["frames"][:])
 
 
 @dataclass(frozen=True)
@@ -68,15 +62,23 @@ class ShardFolder:
         """Folder of the shards."""
         return f"{self.index}.shards"
 
+    @staticmethod
+    def name_of(settings: FeatureSettings, identities: Iterable[Identity]) -> str:
+        """Return a shard's file name, which follows from the settings and the clips in it."""
+        digest = hashlib.sha256(settings.key.encode())
+        for name, sha256 in identities:
+            digest.update(f"\n{sha256} {name}".encode("utf-8", "surrogateescape"))
+        return f"{digest.hexdigest()[:32]}.h5"
+
     def path(self, name: str) -> Path:
-        """Return a shard's path, as it is spoken of if it is behind a URL."""
+        """Return a shard's path; of one behind a URL what messages call it."""
         return Path(self.place) / name
 
     def names(self) -> list[str]:
         """Return the names of the shards that are there, sorted."""
         if not self.is_url:
             return sorted(path.name for path in Path(self.place).glob("*.h5"))
-        with self._spoken_of():
+        with self._named_errors():
             system, place = self._system()
             system.invalidate_cache()
             found = system.ls(place, detail=False) if system.exists(place) else []
@@ -86,24 +88,55 @@ class ShardFolder:
         """Return whether there is a shard of that name."""
         if not self.is_url:
             return self.path(name).is_file()
-        with self._spoken_of():
+        with self._named_errors():
             system, place = self._system()
             return bool(system.exists(f"{place}/{name}"))
 
+    def read(self, name: str) -> tuple[list[ClipRow], Shard]:
+        """Return the rows of a shard that is there, and what an index needs to know of it."""
+        with self._open(name) as file:
+            return list(rows_of(file["clips"][:])), Shard.of(file)
+
+    def write(self, header: Mapping[str, Any], name: str, clips: Sequence[EncodedClip]) -> None:
+        """Write a shard; at least one clip must be a stored one.
+
+        Raises:
+            StoreError: It can't be written.
+        """
+        clips = [clip.checked() for clip in clips]
+        template = next(clip for clip in clips if clip.row.is_stored)
+        builder = None
+        try:
+            with self._put(name) as path:
+                widths = widths_of(clip.row for clip in clips)
+                builder = Builder(path, header, template, len(clips), widths)
+                for clip in clips:
+                    builder.add(clip)
+                builder.finish()
+        except BaseException as error:
+            if builder:
+                builder.discard()
+            if isinstance(error, OSError | RuntimeError):
+                raise StoreError(
+                    f"{self.path(name)}: can't be written ({str(error).splitlines()[0][:200]}). "
+                    "What is stored is kept: free some space there, then run the same command again"
+                ) from error
+            raise
+
     @contextlib.contextmanager
-    def open(self, name: str) -> Iterator[h5py.File]:
+    def _open(self, name: str) -> Iterator[h5py.File]:
         """Open a shard; behind a URL only what is asked of it is read."""
         if not self.is_url:
             with FeatureStore(self.path(name)) as store:  # its errors name the file
                 yield store.file
             return
-        with self._spoken_of():
+        with self._named_errors():
             system, place = self._system()
             with system.open(f"{place}/{name}", "rb") as raw, h5py.File(raw, "r") as file:
                 yield file
 
     @contextlib.contextmanager
-    def put(self, name: str) -> Iterator[Path]:
+    def _put(self, name: str) -> Iterator[Path]:
         """Yield the path to write a shard to, which appears in the folder when it is whole.
 
         If there is one of that name by then, that one stays: somebody may have read it.
@@ -131,7 +164,7 @@ class ShardFolder:
     def get_index(self, path: Path) -> None:
         """Bring an index that is there already to a local path."""
         if self.is_url:
-            with self._spoken_of():
+            with self._named_errors():
                 system, place = self._system()
                 index = place.removesuffix(".shards")
                 if system.exists(index):
@@ -142,13 +175,13 @@ class ShardFolder:
         if not self.is_url:
             self.path(name).unlink(missing_ok=True)
             return
-        with self._spoken_of():
+        with self._named_errors():
             system, place = self._system()
             system.rm_file(f"{place}/{name}")
 
     def adopt(self, path: Path, name: str) -> None:
         """Let a whole store on disk be a shard as well."""
-        with self.put(name) as target:
+        with self._put(name) as target:
             try:
                 os.link(path, target)
             except OSError:  # another file system, or one without links
@@ -175,7 +208,7 @@ class ShardFolder:
             return
         with tempfile.TemporaryDirectory(prefix="ser_embed-") as folder:
             names = write(Path(folder))
-            with self._spoken_of():
+            with self._named_errors():
                 system, shards = self._system()
                 place = shards.removesuffix(".shards") + ".plan"
                 if system.exists(place):
@@ -186,11 +219,11 @@ class ShardFolder:
         try:
             yield [f"{place}/{name}" for name in names], system
         finally:
-            with self._spoken_of():
+            with self._named_errors():
                 system.rm(place, recursive=True)
 
     def _upload(self, path: Path, ending: str) -> None:
-        with self._spoken_of():
+        with self._named_errors():
             system, place = self._system()
             target = place.removesuffix(".shards") + ending
             system.makedirs(place, exist_ok=True)
@@ -207,7 +240,7 @@ class ShardFolder:
         return system, str(place)
 
     @contextlib.contextmanager
-    def _spoken_of(self) -> Iterator[None]:
+    def _named_errors(self) -> Iterator[None]:
         """Turn whatever a file system raises into an error that names the URL."""
         try:
             yield
@@ -219,49 +252,3 @@ class ShardFolder:
                 "whether the address and the right to write there are as they should be. What is "
                 "stored is kept"
             ) from error
-
-
-def write_shard(
-    folder: ShardFolder, header: Mapping[str, Any], name: str, clips: Sequence[EncodedClip]
-) -> None:
-    """Write a shard; at least one clip must be a stored one.
-
-    Raises:
-        StoreError: It can't be written.
-    """
-    clips = [_checked(clip) for clip in clips]
-    template = next(clip for clip in clips if clip.row.state == STORED)
-    builder = None
-    try:
-        with folder.put(name) as path:
-            widths = widths_of(clip.row for clip in clips)
-            builder = Builder(path, header, template, len(clips), widths)
-            for clip in clips:
-                builder.add(clip)
-            builder.finish()
-    except BaseException as error:
-        if builder:
-            builder.discard()
-        if isinstance(error, OSError | RuntimeError):
-            raise StoreError(
-                f"{folder.path(name)}: can't be written ({str(error).splitlines()[0][:200]}). "
-                "What is stored is kept: free some space there, then run the same command again"
-            ) from error
-        raise
-
-
-def read_shard(folder: ShardFolder, name: str) -> tuple[list[ClipRow], Shard]:
-    """Return the rows of a shard that is there, and what an index needs to know of it."""
-    with folder.open(name) as file:
-        return list(rows_of(file["clips"][:])), shard_of(file)
-
-
-def _checked(clip: EncodedClip) -> EncodedClip:
-    if clip.row.state != STORED:
-        return clip
-    return clip._replace(row=replace(clip.row, checksum=checksum(clip.features, clip.extrema)))
-
-
-def shard_of(file: h5py.File) -> Shard:
-    """Return what an index needs to know of an open shard."""
-    return Shard(tuple(int(n) for n in file["features"].shape), file["frames"][:])

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import sys
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
@@ -12,9 +13,11 @@ from typing import Any
 import h5py
 import numpy as np
 
+from ser_embed.corpora import Utterance
+
 __all__ = [
     "COLUMNS", "FAILED_CLIP", "STORED", "ClipRow", "Identity", "TableDigest", "checksum",
-    "columns_of", "rows_of", "table_of", "text_of", "text_type", "values_of", "widths_of",
+    "columns_of", "rows_of", "table_of", "text_of", "text_type", "widths_of",
 ]  # fmt: skip
 
 STORED, FAILED_CLIP = "stored", "failed"
@@ -42,6 +45,30 @@ class ClipRow:
     reason: str  # why it failed
     checksum: int  # CRC-32 of the stored bytes, features then range
 
+    @classmethod
+    def of(
+        cls, utterance: Utterance, root: Path, sha256: str, seconds: float, reason: str = ""
+    ) -> "ClipRow":
+        """Return the row for an utterance; with a reason it is a failed one."""
+        path = utterance.path
+        return cls(
+            path=(path.relative_to(root) if path.is_relative_to(root) else path).as_posix(),
+            corpus=utterance.corpus, speaker=utterance.speaker, gender=utterance.gender,
+            emotion=utterance.emotion, intensity=utterance.intensity, text_id=utterance.text_id,
+            recording=utterance.recording, part=utterance.part, seconds=seconds, sha256=sha256,
+            state=FAILED_CLIP if reason else STORED, reason=reason, checksum=0,
+        )  # fmt: skip
+
+    @property
+    def is_stored(self) -> bool:
+        """Whether the clip's features are in the file."""
+        return self.state == STORED
+
+    @property
+    def values(self) -> tuple[Any, ...]:
+        """The row in the order of the columns."""
+        return _values(self)
+
     @property
     def identity(self) -> Identity:
         """What makes two rows the same clip: the file's own name and its bytes.
@@ -56,7 +83,7 @@ COLUMNS = {
     for field in fields(ClipRow)
 }
 
-values_of = attrgetter(*COLUMNS)  # a row's values in the order of the columns
+_values = attrgetter(*COLUMNS)
 
 
 def _bytes(text: str) -> bytes:
@@ -109,7 +136,9 @@ def columns_of(table: np.ndarray) -> dict[str, np.ndarray]:
 def rows_of(table: np.ndarray) -> Iterator[ClipRow]:
     """Yield the rows of what `table_of` gave."""
     for row in zip(*(values.tolist() for values in columns_of(table).values()), strict=True):
-        yield ClipRow(*row)
+        # Most texts but the path are those of other rows too: one object each.
+        values: list[Any] = [sys.intern(v) if isinstance(v, str) else v for v in row[1:]]
+        yield ClipRow(row[0], *values)
 
 
 def checksum(features: np.ndarray, extrema: np.ndarray) -> int:
@@ -125,17 +154,17 @@ class TableDigest:
     """
 
     def __init__(self, attributes: Mapping[str, Any]) -> None:
-        told = {k: str(v) for k, v in sorted(attributes.items()) if k != "digest"}
-        self._hash = hashlib.sha256(f"[{json.dumps(told)}, [".encode())
+        kept = {k: str(v) for k, v in sorted(attributes.items()) if k != "digest"}
+        self._hash = hashlib.sha256(f"[{json.dumps(kept)}, [".encode())
         self._comma = ""
 
     def add(self, rows: Iterable[ClipRow]) -> None:
-        """Take in the next rows."""
+        """Add the next rows."""
         for row in rows:
-            self._hash.update(f"{self._comma}{json.dumps(values_of(row))}".encode())
+            self._hash.update(f"{self._comma}{json.dumps(row.values)}".encode())
             self._comma = ", "
 
     def finish(self, frames: np.ndarray) -> str:
-        """Take in how many frames each clip has, and return the digest."""
+        """Add how many frames each clip has, and return the digest."""
         self._hash.update(f"], {json.dumps(frames.tolist())}]".encode())
         return self._hash.hexdigest()

@@ -1,6 +1,6 @@
 """Adding clips to a feature store, so that a kill at any instant loses nothing reported as stored.
 
-See `store.py` for the layout and the reason why there are parts. Parts are written by a thread of
+See `reader.py` for the layout and the reason why there are parts. Parts are written by a thread of
 their own, so that the encoder doesn't wait for the disk; not more than one is on its way.
 """
 
@@ -10,31 +10,29 @@ import os
 import shutil
 import signal
 import socket
-import sqlite3
 import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import partial
-from itertools import zip_longest
+from operator import eq
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 from filelock import FileLock, Timeout
 
-from ser_embed.corpora import Utterance
 from ser_embed.errors import StoreError
 from ser_embed.store.builder import Builder, EncodedClip
-from ser_embed.store.ledger import Known, Ledger
-from ser_embed.store.reader import FeatureStore, own_part
+from ser_embed.store.ledger import Ledger, Place
+from ser_embed.store.reader import FeatureStore
 from ser_embed.store.settings import SCHEMA, FeatureSettings
-from ser_embed.store.table import FAILED_CLIP, STORED, ClipRow, checksum, widths_of
+from ser_embed.store.table import ClipRow, Identity, widths_of
 
-__all__ = ["StoreWriter", "row_of"]
+__all__ = ["StoreWriter"]
 
 BLOCK_CLIPS = 256  # clips a part holds at most ...
 BLOCK_SECONDS = 10.0  # ... and the longest that an encoded clip waits to be on its way to disk
@@ -42,20 +40,6 @@ OPEN_FILES = 8  # parts that are open at once while the finished file is written
 
 
 Writer = TypeVar("Writer", bound="StoreWriter")
-
-
-def row_of(
-    utterance: Utterance, root: Path, sha256: str, seconds: float, reason: str = ""
-) -> ClipRow:
-    """Return the table's row for an utterance; with a reason it is a failed one."""
-    path = utterance.path
-    return ClipRow(
-        path=(path.relative_to(root) if path.is_relative_to(root) else path).as_posix(),
-        corpus=utterance.corpus, speaker=utterance.speaker, gender=utterance.gender,
-        emotion=utterance.emotion, intensity=utterance.intensity, text_id=utterance.text_id,
-        recording=utterance.recording, part=utterance.part, seconds=seconds, sha256=sha256,
-        state=FAILED_CLIP if reason else STORED, reason=reason, checksum=0,
-    )  # fmt: skip
 
 
 @contextmanager
@@ -90,9 +74,8 @@ class StoreWriter:
         self.path, self.parts, self.header = path, path.with_name(path.name + ".parts"), header
         self._clear_torn_files()
         self.dtype = np.dtype(json.loads(header["settings"])["dtype"])
-        self._ledger = Ledger()
-        self.known: Known = self._ledger.known
-        self._remember_files()
+        self.known = Ledger()
+        self._add_files()
         self._n_stored = len(self.known)
         self._open: OrderedDict[Path, FeatureStore] = OrderedDict()
         self._waiting: list[EncodedClip] = []
@@ -136,11 +119,14 @@ class StoreWriter:
             holder.unlink(missing_ok=True)
             lock.release()
 
-    def _remember_files(self) -> None:
-        """Learn what is stored already."""
+    def _add_files(self) -> None:
+        """Add the clips that are stored already."""
         for file in self._earlier_files():
             with FeatureStore(file) as store:
-                self._ledger.remember(file, store.each_row())
+                self._add_file(file, store.each_row())
+
+    def _add_file(self, file: Path, rows: Iterable[ClipRow]) -> None:
+        self.known.add_stored((file, line, row) for line, row in enumerate(rows))
 
     def _earlier_files(self) -> list[Path]:
         """Return the finished file and the parts, as far as they are there."""
@@ -153,18 +139,16 @@ class StoreWriter:
             torn.unlink()
 
     def close(self) -> None:
-        """Wait for the part on its way and let go of everything."""
+        """Wait for the part on its way and close everything."""
         self._thread.shutdown()
         self._close_files()
-        self._ledger.close()
 
     # --- clips ---------------------------------------------------------------------------------
 
     def add(self, row: ClipRow, features: np.ndarray, extrema: np.ndarray, frames: int) -> int:
-        """Take one encoded clip; return how many have come to be on disk since the last call."""
+        """Add an encoded clip; return how many have come to be on disk since the last call."""
         stored = features.astype(self.dtype, copy=False)
-        row = replace(row, checksum=checksum(stored, extrema))
-        self._waiting.append(EncodedClip(row, stored, extrema, frames))
+        self._waiting.append(EncodedClip(row, stored, extrema, frames).checked())
         waited = time.monotonic() - self._last_flush
         if len(self._waiting) < BLOCK_CLIPS and waited <= BLOCK_SECONDS:
             return 0
@@ -204,8 +188,8 @@ class StoreWriter:
         except StoreError:
             self._on_its_way, self._waiting = None, clips + self._waiting
             raise
-        with _interrupt_put_off(), self._disk_of_the_system():
-            self._ledger.remember(part, (clip.row for clip in clips))
+        with _interrupt_put_off():
+            self._add_file(part, (clip.row for clip in clips))
             self._n_stored = len(self.known)
             self._on_its_way = None
         return len(clips)
@@ -238,75 +222,60 @@ class StoreWriter:
 
     # --- this run's table ----------------------------------------------------------------------
 
-    def see(self, row_identity: tuple[str, str]) -> bool:
-        """Note that this run came across a clip; return whether it is the first time."""
-        with self._disk_of_the_system():
-            return self._ledger.see(row_identity)
+    def is_new(self, identity: Identity) -> bool:
+        """Note that this run came across a clip; return whether for the first time."""
+        return self.known.is_new(identity)
 
-    def meet(self, row: ClipRow) -> None:
-        """Take the row of a clip, stored or failed, into the finished file's table."""
-        with self._disk_of_the_system():
-            self._ledger.meet(row)
-
-    @contextmanager
-    def _disk_of_the_system(self) -> Iterator[None]:
-        try:
-            yield
-        except sqlite3.OperationalError as error:
-            raise StoreError(
-                f"{self.path}: the list of its clips doesn't fit into the system's temporary "
-                f"folder ({error}); name a larger one with the environment variable SQLITE_TMPDIR "
-                "and run the same command again. The clips stored so far are kept"
-            ) from error
+    def record(self, row: ClipRow) -> None:
+        """Add the row of a clip, stored or failed, to the finished file's table."""
+        self.known.record(row)
 
     def finish(self, rows: Iterable[ClipRow] = (), prune: bool = False) -> dict[str, int]:
         """Write the finished file from everything encoded.
 
         Args:
-            rows: Rows of this run's clips besides those that `meet` was told.
+            rows: Rows of this run's clips besides those that were `record`ed.
             prune: Drop the clips of earlier runs that aren't among them. By default they stay,
                 unless a file of the same path has other bytes now: one that can't be read
                 doesn't cost what was encoded of it.
 
         Returns:
-            How many clips the file holds (`clips`), and how many of them this run didn't meet
+            How many clips the file holds (`clips`), and how many of them this run didn't find
             (`kept`).
         """
         self.flush()
-        with self._disk_of_the_system():
-            for row in rows:
-                self._ledger.meet(row)
-            kept = 0 if prune else self._ledger.keep_the_rest()
-            n = len(self._ledger)
-            if not self._is_as_finished():
-                self._write_finished(n, widths_of(row for row, _, _ in self._ledger.table()))
+        for row in rows:
+            self.record(row)
+        kept = 0 if prune else self.known.keep_the_rest()
+        table = self.known.table()
+        if not self._is_as_finished(table):
+            self._write_finished(table, widths_of(place.row for place in table))
         self._close_files()
         self._clear_parts()
-        return {"clips": n, "kept": kept}
+        return {"clips": len(table), "kept": kept}
 
-    def _write_finished(self, n: int, widths: Mapping[str, int]) -> None:
+    def _write_finished(self, table: list[Place], widths: Mapping[str, int]) -> None:
         """Write this run's table, and the features of its clips, into the finished file."""
-        stored = (one for one in self._ledger.table() if one[1] is not None)
-        first = next(stored, None)
-        clips = (self._load(*one) for one in self._ledger.table())
-        template = None if first is None else self._load(*first)
-        start = partial(Builder, self.path, self.header, template, n, widths)
-        self._build(self.path, start, clips)
+        first = next((place for place in table if place.file is not None), None)
+        template = None if first is None else self._load(first)
+        start = partial(Builder, self.path, self.header, template, len(table), widths)
+        self._build(self.path, start, map(self._load, table))
 
     def _clear_parts(self) -> None:
         """Remove what the finished file has taken in."""
         if self.parts.is_dir():
             shutil.rmtree(self.parts)
 
-    def _is_as_finished(self) -> bool:
+    def _is_as_finished(self, table: list[Place]) -> bool:
         """Return whether the finished file has this run's table already."""
         if not self.path.is_file():
             return False
         with FeatureStore(self.path) as store:
-            pairs = zip_longest(store.each_row(), self._ledger.table())
-            return all(new is not None and old == new[0] for old, new in pairs)
+            rows = (place.row for place in table)
+            return len(store) == len(table) and all(map(eq, store.each_row(), rows))
 
-    def _load(self, row: ClipRow, file: Path | None, line: int) -> EncodedClip:
+    def _load(self, place: Place) -> EncodedClip:
+        file, line, row = place
         if file is None:
             return EncodedClip(row, np.empty(0), np.empty(0), 0)
         store = self._open.pop(file, None) or FeatureStore(file)
@@ -314,7 +283,7 @@ class StoreWriter:
         if len(self._open) > OPEN_FILES:
             self._open.popitem(last=False)[1].close()
         frames = int(store.file["frames"][line])
-        features, extrema = own_part(store, line, frames)
+        features, extrema = store.own_part(line, frames)
         return EncodedClip(row, features, extrema, frames)
 
     def _close_files(self) -> None:

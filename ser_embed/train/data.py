@@ -14,7 +14,7 @@ import torch
 
 from ser_embed.corpora import LabelScheme
 from ser_embed.errors import StoreError
-from ser_embed.store import STORED, FeatureSettings, FeatureStore, find_stores
+from ser_embed.store import FeatureSettings, FeatureStore
 
 __all__ = ["Batches", "Features", "Labelled", "LabelledClips", "load_clips", "open_stores"]
 
@@ -133,7 +133,7 @@ def open_stores(files: Sequence[Path], folder: Path) -> list[FeatureStore]:
         StoreError: There is none; they disagree in a setting (named); demo and real are mixed
             by name; or one can't be read.
     """
-    paths = list(dict.fromkeys(files)) or find_stores(folder)
+    paths = list(dict.fromkeys(files)) or FeatureStore.find(folder)
     if not paths:
         raise StoreError(
             f"no feature store in {folder}: make one with python -m ser_embed.extract, "
@@ -177,10 +177,7 @@ def load_clips(stores: Sequence[FeatureStore], scheme: LabelScheme) -> LabelledC
         LabelError: An emotion that the scheme doesn't name.
         StoreError: No clip is left.
     """
-    tables = []
-    for number, store in enumerate(stores):
-        table = store.clips.assign(store=number, row=np.arange(len(store)))
-        tables.append(table[table["state"] == STORED])
+    tables = [store.stored_clips.assign(store=number) for number, store in enumerate(stores)]
     table = pd.concat(tables, ignore_index=True)
     table["label"] = scheme.encode(table["emotion"], table["intensity"])
     out = table["label"] < 0

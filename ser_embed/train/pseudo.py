@@ -16,7 +16,7 @@ import pandas as pd
 from ser_embed.errors import StoreError
 from ser_embed.heads import calibrated
 from ser_embed.splits import Split
-from ser_embed.store import STORED, find_stores
+from ser_embed.store import FeatureStore
 from ser_embed.train.data import Features, LabelledClips, open_stores
 
 __all__ = [
@@ -36,7 +36,7 @@ def labelled_stores(
     if files or not unlabelled:
         return tuple(files)
     without = {path.resolve() for path in unlabelled}
-    return tuple(path for path in find_stores(folder) if path.resolve() not in without)
+    return tuple(path for path in FeatureStore.find(folder) if path.resolve() not in without)
 
 
 def with_unlabelled(clips: LabelledClips, files: Sequence[Path]) -> LabelledClips:
@@ -60,11 +60,10 @@ def with_unlabelled(clips: LabelledClips, files: Sequence[Path]) -> LabelledClip
             )
     known = len(clips.features.stores)
     tables = [
-        store.clips.assign(store=known + number, row=np.arange(len(store)))
-        for number, store in enumerate(stores)
+        store.stored_clips.assign(store=known + number) for number, store in enumerate(stores)
     ]
     table = pd.concat(tables, ignore_index=True)
-    table = table[(table["state"] == STORED) & ~table["sha256"].isin(clips.table["sha256"])]
+    table = table[~table["sha256"].isin(clips.table["sha256"])]
     table = table.drop_duplicates("sha256").assign(label=UNLABELLED)
     members = np.concatenate([clips.features.members, table[["store", "row"]].to_numpy()])
     joined = pd.concat([clips.table, table[clips.table.columns]], ignore_index=True)

@@ -34,7 +34,7 @@ from ser_embed.export.exporting import export_onnx, export_run, graph_of
 from ser_embed.export.hub_model import SerEmbedFeatureExtractor
 from ser_embed.export.onnxfile import OnnxClassifier, write_onnx
 from ser_embed.export.parity import TOLERANCE, waveform_of
-from ser_embed.extract import stage as extract
+from ser_embed.extract import ExtractConfig, extract, spread
 from ser_embed.heads.checkpoint import calibrated, read_card, sealed
 from ser_embed.heads.kinds import HEADS
 from ser_embed.predict.classifier import Classifier
@@ -114,7 +114,7 @@ def run_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     def _run(name: str) -> Path:
         case, folder = CASES[name], base / "runs" / name.replace(" ", "-")
         if not folder.exists():
-            features = extract.extract(extract.ExtractConfig(
+            features = extract(ExtractConfig(
                 corpus="demo", limit=32, encoder=str(_encoder(case)), backend="torch", workers=0,
                 features_dir=base / "features", quiet=True, **case.told,
             )).result["store"]  # fmt: skip
@@ -309,7 +309,7 @@ def test_what_eight_bits_cost_is_measured(sentiment: tuple[dict[str, Any], Path]
     measured = told["measured"]
     assert (measured["corpus"], measured["clips"], measured["failed"]) == ("demo", 24, 0)
     assert not measured["trained_on"]
-    clips = extract.spread(read_demo().utterances, 24)
+    clips = spread(read_demo().utterances, 24)
     truth = np.array([SCHEMES["sentiment3"].mapping[clip.emotion] for clip in clips])
     waveforms = [waveform_of(classifier, clip.path) for clip in clips]
     for name, run in runs.items():

@@ -23,9 +23,11 @@ from ser_embed.bundled import DEMO_CORPUS
 from ser_embed.command import Outcome
 from ser_embed.encoders.frozen import load_encoder
 from ser_embed.errors import CorpusError, EncoderError, StoreError
-from ser_embed.extract import stage as extract_module
-from ser_embed.extract.stage import ExtractConfig, extract
-from ser_embed.store.reader import FeatureStore, verify
+from ser_embed.extract.__main__ import main
+from ser_embed.extract.corpus import extract
+from ser_embed.extract.options import ExtractConfig
+from ser_embed.store.checking import verify
+from ser_embed.store.reader import FeatureStore
 from ser_embed.store.writer import StoreWriter
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -666,7 +668,7 @@ def test_a_data_folder_without_a_corpus(
 )  # fmt: skip
 def test_wrong_usage(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as exit_:
-        extract_module.main(arguments)
+        main(arguments)
     assert exit_.value.code == 2
     assert "Traceback" not in capsys.readouterr().err
 
@@ -722,7 +724,7 @@ def test_errors_are_sentences(
         (["--features-dir", str(tmp_path / "file" / "below")], "Not a directory"),
         (["--batch-size", "0"], "at least 1"),
     ):
-        assert extract_module.main([*arguments, *wrong]) == 1
+        assert main([*arguments, *wrong]) == 1
         out, err = capsys.readouterr()
         assert message in json.loads(out.splitlines()[-1])["error"]
         assert message in err

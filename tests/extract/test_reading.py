@@ -1,11 +1,14 @@
 """Reading clips in worker processes: order, what is known, processes that die."""
 
+import importlib
+import json
 import os
 import re
 import signal
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -103,25 +106,32 @@ def test_only_a_few_clips_are_taken_ahead(
     assert len(taken) <= 50 + 4 * reading.CLIPS_AT_ONCE
 
 
-def dies_of(name: str) -> object:
-    """A reader that a certain file brings down, as a broken codec would."""
-    whole = AudioFile.read
-
-    def read(file: AudioFile, *settings: object) -> object:
-        if file.path.name == name:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return whole(file, *settings)  # type: ignore[arg-type]
-
-    return read
+READ = """
+import os, signal
+from ser_embed.extract import reading
+whole = reading._read
+def read(*settings_and_path):
+    {body}
+    return whole(*settings_and_path)
+"""
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="workers are forked on Linux alone")
+def replace_reading(body: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let workers do something before they read a clip."""
+    name = f"reading_{uuid.uuid4().hex}"  # a module that was imported stays
+    (folder / f"{name}.py").write_text(READ.format(body=body))
+    monkeypatch.syspath_prepend(folder)
+    monkeypatch.setattr(reading, "_read", importlib.import_module(name).read)
+
+
 @pytest.mark.parametrize("culprit", [0, 8, 29])
 def test_a_file_that_ends_its_process_costs_itself_alone(
-    culprit: int, clips: list[Utterance], monkeypatch: pytest.MonkeyPatch
+    culprit: int, clips: list[Utterance], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """As one would that crashes its decoder."""
     name = clips[culprit].path.name
-    monkeypatch.setattr(AudioFile, "read", dies_of(name))
+    body = f"settings_and_path[-1].name == {name!r} and os.kill(os.getpid(), signal.SIGKILL)"
+    replace_reading(body, tmp_path, monkeypatch)
     with Readers(2) as pool:
         got = list(pool.read(clips, SETTINGS))
     assert [utterance for utterance, _ in got] == clips
@@ -176,11 +186,35 @@ def test_a_reading_that_was_left_off_is_not_taken_for_the_next(
 
 
 def test_what_a_worker_raises_is_raised_here(
-    clips: list[Utterance], monkeypatch: pytest.MonkeyPatch
+    clips: list[Utterance], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(*settings: object) -> None:
-        raise ZeroDivisionError("a bug")
-
-    monkeypatch.setattr(AudioFile, "read", broken)
+    replace_reading('raise ZeroDivisionError("a bug")', tmp_path, monkeypatch)
     with Readers(1) as pool, pytest.raises(ZeroDivisionError, match="a bug"):
         list(pool.read(clips, SETTINGS))
+
+
+HEAVY = """
+import json, sys
+from pathlib import Path
+from ser_embed.audio import AudioFile
+from ser_embed.extract import reading
+def modules(*settings_and_path):
+    reading._read(*settings_and_path)
+    status = Path("/proc/self/status")
+    peak = [int(line.split()[1]) / 1024 for line in
+            (status.read_text() if status.exists() else "").splitlines() if "VmHWM" in line]
+    return reading.ReadClip(fault=json.dumps([sorted(sys.modules), peak]))
+"""
+
+
+def test_a_worker_is_small(
+    clips: list[Utterance], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "heavy_reading.py").write_text(HEAVY)
+    monkeypatch.syspath_prepend(tmp_path)
+    with Readers(1) as pool:
+        monkeypatch.setattr(reading, "_read", importlib.import_module("heavy_reading").modules)
+        ((_, item),) = pool.read(clips[:1], SETTINGS)
+    modules, peak = json.loads(item.fault)
+    assert not {"torch", "transformers", "pandas", "scipy", "h5py"} & set(modules)
+    assert all(megabytes < 100 for megabytes in peak)

@@ -39,7 +39,7 @@ from scipy.signal import correlate
 
 from ser_embed.audio.decoding import load_audio
 from ser_embed.errors import DeviceError
-from ser_embed.extract import stage as extract
+from ser_embed.extract import __main__ as extract
 from ser_embed.live.__main__ import LiveConfig, main
 from ser_embed.live.engine import Engine
 from ser_embed.live.journal import Log

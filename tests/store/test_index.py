@@ -14,10 +14,11 @@ import pytest
 
 from ser_embed.errors import StoreError
 from ser_embed.store.builder import EncodedClip
+from ser_embed.store.checking import verify
 from ser_embed.store.index import IndexWriter
-from ser_embed.store.reader import FeatureStore, find_stores, verify
+from ser_embed.store.reader import FeatureStore
 from ser_embed.store.settings import FeatureSettings
-from ser_embed.store.sharding import ShardFolder, read_shard, shard_name, write_shard
+from ser_embed.store.sharding import ShardFolder
 from ser_embed.store.table import ClipRow
 from ser_embed.store.writer import StoreWriter
 
@@ -58,10 +59,11 @@ def opened(path: Path, folder: ShardFolder | None = None) -> Iterator[IndexWrite
 
 
 def put(writer: IndexWriter, clips: list[EncodedClip]) -> str:
-    """Write a shard, as a machine of a cluster does, and take it in, as the driver does."""
-    name = shard_name(SETTINGS, [one.row.identity for one in clips])
-    write_shard(writer.folder, writer.header, name, clips)
-    writer.take(name, *read_shard(writer.folder, name))
+    """Write a shard, as a machine of a cluster does, and add it, as the driver does."""
+    name = ShardFolder.name_of(SETTINGS, [one.row.identity for one in clips])
+    writer.folder.write(writer.header, name, clips)
+    rows, shard = writer.folder.read(name)
+    writer.add_shard(name, rows, *shard)
     return name
 
 
@@ -100,7 +102,7 @@ def test_an_index_is_the_store_that_one_process_would_have_written(tmp_path: Pat
     del one[4]["root"], other[4]["root"], one[4]["digest"], other[4]["digest"]
     assert one[4] == other[4]
     assert verify(index) == []
-    assert find_stores(index.parent) == [index]
+    assert FeatureStore.find(index.parent) == [index]
 
 
 def test_a_reader_that_knows_only_hdf5_finds_the_same(tmp_path: Path) -> None:
@@ -139,7 +141,7 @@ def test_a_lost_shard_is_an_error_and_its_clips_are_encoded_again(how: str, tmp_
     path = tmp_path / "s.h5"
     fill(path, [[0, 1], [2, 3]])
     before = content(path)
-    lost = Path(folder_of(path).place) / shard_name(
+    lost = Path(folder_of(path).place) / ShardFolder.name_of(
         SETTINGS, [clip(i).row.identity for i in (2, 3)]
     )
     if how == "cut":
@@ -223,7 +225,7 @@ def test_two_that_write_one_shard(tmp_path: Path) -> None:
     with opened(tmp_path / "s.h5") as writer:
         name = put(writer, [clip(0)])
         other = clip(0)._replace(features=clip(1).features, extrema=clip(1).extrema)
-        write_shard(folder, writer.header, name, [other])
+        folder.write(writer.header, name, [other])
         writer.finish([clip(0).row])
     assert verify(tmp_path / "s.h5") == []
     assert len(list(Path(folder.place).iterdir())) == 1
@@ -251,4 +253,4 @@ def test_a_url_that_leads_nowhere(tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("a file where the folder should be")
     folder = ShardFolder(f"file://{tmp_path}/taken/s.h5", is_url=True)
     with pytest.raises(StoreError, match=r"taken/s\.h5: .*right to write there"):
-        write_shard(folder, {"settings": str(asdict(SETTINGS))}, "x.h5", [clip(0)])
+        folder.write({"settings": str(asdict(SETTINGS))}, "x.h5", [clip(0)])

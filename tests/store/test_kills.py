@@ -16,8 +16,10 @@ import contextlib, json, os, shutil, signal, sys, time
 from pathlib import Path
 import numpy as np
 from ser_embed.store import writer
-from ser_embed.extract.stage import ExtractConfig, extract
-from ser_embed.store.reader import FeatureStore, verify
+from ser_embed.extract.corpus import extract
+from ser_embed.extract.options import ExtractConfig
+from ser_embed.store.checking import verify
+from ser_embed.store.reader import FeatureStore
 
 root, corpus, encoder, folder, wanted = Path(sys.argv[1]), *sys.argv[2:4], Path(sys.argv[4]), 60
 rng = np.random.default_rng(11)

@@ -1,6 +1,7 @@
 """The store: what goes in comes out, in every process, and damage is found."""
 
 import json
+import multiprocessing
 import pickle
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
@@ -10,12 +11,11 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-import torch
-from torch.utils.data import DataLoader
 
 from ser_embed.errors import StoreError
-from ser_embed.store import reader as store_module
-from ser_embed.store.reader import FeatureDataset, FeatureStore, find_stores, store_path, verify
+from ser_embed.store.__main__ import main
+from ser_embed.store.checking import verify
+from ser_embed.store.reader import FeatureStore
 from ser_embed.store.settings import SCHEMA, FeatureSettings
 from ser_embed.store.table import ClipRow
 from ser_embed.store.writer import StoreWriter
@@ -208,22 +208,14 @@ def test_a_closed_store_opens_again(tmp_path: Path) -> None:
 def test_worker_processes_read_the_same(start: str, tmp_path: Path) -> None:
     one = FeatureStore(write(tmp_path / "a.h5", [clip(i) for i in range(12)]))
     two = FeatureStore(write(tmp_path / "b.h5", [clip(i, frames=3 + i % 3) for i in range(20, 26)]))
-    members = [(i % 2, i // 2) for i in range(12)]
-    labels = [i % 4 for i in range(12)]
-    dataset = FeatureDataset([one, two], members, labels)
-    assert len(dataset) == 12
-    here = [dataset[i] for i in range(12)]  # opens the files before the fork
-    loader = DataLoader(
-        dataset, batch_size=None, num_workers=2, multiprocessing_context=start
-    )  # fmt: skip
-    for (features, frames, label), (wanted, own, truth) in zip(loader, here, strict=True):
-        assert features.dtype == torch.float32
-        assert torch.equal(features, wanted)
-        assert (int(frames), int(label)) == (own, truth)
-    for i, (which, index) in enumerate(members):
-        wanted = (one, two)[which].read([index])[0].astype(np.float32)
-        np.testing.assert_array_equal(here[i][0].numpy(), wanted)
-        assert here[i][1] == (one, two)[which].frames[index]
+    wanted = [(one, two)[i % 2].read([i // 2]) for i in range(12)]  # opens the files before
+    with multiprocessing.get_context(start).Pool(2) as pool:
+        read = pool.starmap(
+            FeatureStore.read, [((one, two)[i % 2], [i // 2]) for i in range(12)], chunksize=2
+        )
+    for given, own in zip(read, wanted, strict=True):
+        assert given.dtype == own.dtype
+        np.testing.assert_array_equal(given, own)
 
 
 # --- names -----------------------------------------------------------------------------------
@@ -239,12 +231,12 @@ def test_worker_processes_read_the_same(start: str, tmp_path: Path) -> None:
 )
 def test_a_store_is_named_by_corpus_encoder_and_key(encoder: str, name: str) -> None:
     settings = replace(SETTINGS, encoder=encoder)
-    path = store_path(Path("features"), "tess", settings)
+    path = settings.path(Path("features"), "tess")
     assert path == Path(f"features/tess-{name}-{settings.key}.h5")
 
 
 def test_only_finished_stores_are_found(tmp_path: Path) -> None:
-    assert find_stores(tmp_path) == []
+    assert FeatureStore.find(tmp_path) == []
     for name in ("b.h5", "a.h5"):
         write(tmp_path / name, [clip(0)])
     with StoreWriter.open(
@@ -253,8 +245,8 @@ def test_only_finished_stores_are_found(tmp_path: Path) -> None:
         writer.add(*clip(0))
         writer.flush()
         (tmp_path / "c.h5.123.tmp").touch()
-        assert find_stores(tmp_path) == [tmp_path / "a.h5", tmp_path / "b.h5"]
-    assert find_stores(tmp_path / "absent") == []
+        assert FeatureStore.find(tmp_path) == [tmp_path / "a.h5", tmp_path / "b.h5"]
+    assert FeatureStore.find(tmp_path / "absent") == []
 
 
 # --- damage ----------------------------------------------------------------------------------
@@ -431,11 +423,11 @@ def test_the_command_says_what_is_inside(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = write(tmp_path / "s.h5", [clip(i) for i in range(4)], failed=[FAILED])
-    assert store_module.main([str(path), "--verify"]) == 0
+    assert main([str(path), "--verify"]) == 0
     text = capsys.readouterr().out
     for wanted in ("ravdess", "digital silence", "wav2vec2-base", "every clip is what was written"):
         assert wanted in text
-    assert store_module.main([str(path), "--verify", "--json"]) == 0
+    assert main([str(path), "--verify", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["clips"] == 4
     assert told["shape"] == [5, 8]
@@ -452,11 +444,11 @@ def test_the_command_finds_damage(tmp_path: Path, capsys: pytest.CaptureFixture[
     spoiled = bytearray(path.read_bytes())
     spoiled[start + size // 2] ^= 1
     path.write_bytes(spoiled)
-    assert store_module.main([str(path)]) == 0
-    assert store_module.main([str(path), "--verify", "--json"]) == 1
+    assert main([str(path)]) == 0
+    assert main([str(path), "--verify", "--json"]) == 1
     told = json.loads(capsys.readouterr().out.splitlines()[-1])
     (fault,) = told["faults"]
     assert "clip-" in fault
     assert "not what was written" in fault
-    assert store_module.main([str(tmp_path / "absent.h5")]) == 1
+    assert main([str(tmp_path / "absent.h5")]) == 1
     assert "no such feature store" in capsys.readouterr().err

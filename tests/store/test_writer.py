@@ -19,10 +19,11 @@ import pytest
 from ser_embed.corpora.naming import Utterance
 from ser_embed.errors import StoreError
 from ser_embed.store import writer as writer_module
-from ser_embed.store.reader import FeatureStore, verify
+from ser_embed.store.checking import verify
+from ser_embed.store.reader import FeatureStore
 from ser_embed.store.settings import FeatureSettings
 from ser_embed.store.table import ClipRow
-from ser_embed.store.writer import StoreWriter, row_of
+from ser_embed.store.writer import StoreWriter
 
 SETTINGS = FeatureSettings(
     encoder="mini", weights="a" * 64, layer=4, pool="none", norm="frame", trim=True, seconds=3.0,
@@ -80,12 +81,12 @@ def test_a_row_says_what_the_utterance_is(tmp_path: Path) -> None:
     utterance = Utterance(
         tmp_path / "a" / "x.wav", "tess", "tess:oaf", "female", "sad", "low", "t", "r", "test"
     )
-    row = row_of(utterance, tmp_path, "ab", 2.5)
+    row = ClipRow.of(utterance, tmp_path, "ab", 2.5)
     assert row.path == "a/x.wav"
     assert (row.speaker, row.gender, row.emotion) == ("tess:oaf", "female", "sad")
     assert (row.intensity, row.text_id, row.recording, row.part) == ("low", "t", "r", "test")
     assert (row.seconds, row.sha256, row.state, row.reason) == (2.5, "ab", "stored", "")
-    failed = row_of(utterance, tmp_path / "b", "", 0.0, "silent")
+    failed = ClipRow.of(utterance, tmp_path / "b", "", 0.0, "silent")
     assert failed.path == (tmp_path / "a" / "x.wav").as_posix()  # not under that root
     assert (failed.state, failed.reason) == ("failed", "silent")
 
