@@ -75,7 +75,8 @@ def audio(data: bytes, folder: Path) -> None:
 def store(data: bytes, folder: Path) -> None:
     """Feature stores."""
     from ser_embed.errors import StoreError
-    from ser_embed.store.reader import FeatureStore, verify
+    from ser_embed.store.checking import verify
+    from ser_embed.store.reader import FeatureStore
 
     path = folder / "store.h5"
     path.write_bytes(data)
