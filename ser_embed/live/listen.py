@@ -108,12 +108,12 @@ def _follow(
     Engine.warm_up(classifier)
     with contextlib.ExitStack() as stack:
         stop = stack.enter_context(stop_on_signals())
-        journal = stack.enter_context(contextlib.closing(Log(config.log))) if config.log else None
-        recorder = (
-            stack.enter_context(contextlib.closing(Recorder(config.record)))
-            if config.record
-            else None
-        )
+        journal = Log(config.log) if config.log else None
+        if journal is not None:
+            stack.callback(journal.close)
+        recorder = Recorder(config.record) if config.record else None
+        if recorder is not None:
+            stack.callback(recorder.close)
         keep = segments.append if device is None else None  # a microphone's may go on for ever
         engine = Engine(classifier, config.settings, journal, recorder, keep)
         player = microphone = None
