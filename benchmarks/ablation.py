@@ -20,9 +20,8 @@ from typing import Annotated, Any
 import tyro
 
 from ser_embed.errors import SerEmbedError
-from ser_embed.extract.corpus import extract
-from ser_embed.extract.options import ExtractConfig
-from ser_embed.train.stage import TrainConfig, train
+from ser_embed.extract import ExtractConfig, extract
+from ser_embed.train import TrainConfig, train
 
 # What all variants share beside the defaults of both commands.
 STORE: Mapping[str, Any] = {"layer": "all", "pool": "stats"}
@@ -49,7 +48,6 @@ VARIANTS: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = {
     "frames of the default layer, one head `temporal`": (
         FRAMES, {"head": "temporal", "ensemble": 1}),
     "one head": ({}, {"ensemble": 1}),
-    "mixup 0.4": ({}, {"mixup": 0.4}),
     "no class weights": ({}, {"class_weights": "none"}),
 }  # fmt: skip
 

@@ -35,7 +35,7 @@ from ser_embed.live.terminal import watch
 from ser_embed.predict.classifier import Classifier
 from ser_embed.predict.options import SegmentSettings
 from ser_embed.predict.segments import Segment
-from ser_embed.train.stage import TrainConfig, train
+from ser_embed.train import TrainConfig, train
 
 ENGINES: tuple[tuple[BackendName, Precision], ...] = (
     ("torch", "fp32"), ("openvino", "fp32"), ("openvino", "bf16"),

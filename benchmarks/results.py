@@ -26,10 +26,9 @@ from ser_embed.evaluate import (
     cross_corpus,
     measure_robustness,
 )
-from ser_embed.extract.corpus import extract
-from ser_embed.extract.options import ExtractConfig
-from ser_embed.finetune.stage import FinetuneConfig, finetune
-from ser_embed.train.stage import TrainConfig, train
+from ser_embed.extract import ExtractConfig, extract
+from ser_embed.finetune import FinetuneConfig, finetune
+from ser_embed.train import TrainConfig, train
 
 OUT = Path("artifacts/results")
 CONTROL = "random-mini"  # mini's shape with untrained, seeded weights

@@ -96,7 +96,7 @@ def write_tone() -> Callable[..., Path]:
 def demo_runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Runs on the demo clips by split, from the real stages 1 and 2, and their `features`."""
     from ser_embed.extract import ExtractConfig, extract
-    from ser_embed.train import stage as train
+    from ser_embed.train import training as train
 
     folder = tmp_path_factory.mktemp("demo")
     extract(ExtractConfig(

@@ -12,78 +12,31 @@ import json
 import logging
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
-import tyro
 
 from ser_embed.command import (
     DONE,
-    FEATURES_DIR,
-    RUNS_DIR,
     SOME_CLIPS_FAILED,
-    Options,
     Outcome,
     command_line,
-    run_command,
 )
 from ser_embed.corpora import LabelScheme, Listing, listing_of
-from ser_embed.encoders import BackendName
 from ser_embed.errors import HeadError, SerEmbedError
-from ser_embed.evaluate.contestants import MODELS, Contestant, Terms, contestant_of, enter
+from ser_embed.evaluate.contestants import Contestant, Terms, contestant_of, enter
+from ser_embed.evaluate.options import MODELS, CompareConfig
 from ser_embed.extract import spread
 from ser_embed.reports import Plot, read_table, write_json
-from ser_embed.train import training_time
 
-__all__ = ["CompareConfig", "compare_models", "main"]
+__all__ = ["compare_models"]
 
 log = logging.getLogger(__name__)
 
 PROG = "python -m ser_embed.compare"
-
-
-@dataclass(frozen=True)
-class CompareConfig(Options):
-    """Train models on one corpus and the same split, and set them side by side.
-
-    A model is base-cnn (a CNN on log-mel spectrograms), egemaps-svm (openSMILE and an SVM),
-    ENCODER or ENCODER:HEAD (frozen), ENCODER:finetuned, or the folder of a finished run.
-    """
-
-    root: Annotated[Path | None, tyro.conf.Positional] = None
-    """Folder of the corpus, in any nesting."""
-    corpus: str = ""
-    """ravdess, ravdess-song, tess, urdu, crema-d, emo-db, savee, nemo, or demo."""
-    csv: Path | None = None
-    """A CSV with the header path,emotion[,speaker,gender,intensity,split] instead."""
-    models: tuple[str, ...] = MODELS
-    """Which, in the table's order. Without a GPU mini:finetuned takes one hour, mini:conv more."""
-    labels: str = "sentiment3"
-    """sentiment3, emotion4, emotion8, intensity21, or a mapping file."""
-    split: str = "speaker"
-    """random, speaker, kfold, loso, given, or folds:FILE."""
-    epochs: int | None = None
-    """At most so many. Default: 60 of a head, 100 of base-cnn, 10 of fine-tuning."""
-    ensemble: int = 1
-    """Heads that are averaged on each frozen encoder."""
-    seed: int = 0
-    """Seed of the split, the weights, the order and dropout."""
-    limit: int = 0
-    """Only so many clips, spread evenly over the corpus; 0 for all."""
-    backend: BackendName = "auto"
-    """Engine of frozen encoders."""
-    retime: bool = False
-    """Measure the speed of models anew whose other figures are kept."""
-    workers: int = 0
-    """Processes that read clips."""
-    features_dir: Path = FEATURES_DIR
-    """Where features are cached."""
-    runs_dir: Path = RUNS_DIR / "comparison"
-    """Where the models' runs are written."""
-    out: Path = Path("artifacts/comparison")
-    """Folder of the table and the plot."""
+TIMES = "training-time.json"
 
 
 # --- one model -------------------------------------------------------------------------------
@@ -131,13 +84,15 @@ def _row(contestant: Contestant, terms: Terms) -> dict[str, Any]:
     folds = list(report["folds"].values())
     tested = read_table(entry.run / "predictions.csv")
     clips = sorted(tested["sha256"]) if "sha256" in tested else []
-    time = training_time(entry.run) or {}
+    files = [entry.run / TIMES, *entry.run.glob(f"*/{TIMES}")]  # a fold each
+    times = [json.loads(file.read_text()) for file in files if file.is_file()]
     return {
         "uar": float(np.mean(folds)) if folds else report["uar"], "uar_ci": report["uar_ci"],
         "ci_by": report["ci_by"], "folds": report["folds"], "wa": report["wa"],
         "macro_f1": report["macro_f1"], "clips": report["clips"],
         "encoder_parameters": entry.encoder_parameters, "head_parameters": entry.head_parameters,
-        "training_seconds": time.get("seconds"), "training_cpu_seconds": time.get("cpu_seconds"),
+        "training_seconds": sum(one["seconds"] for one in times) if times else None,
+        "training_cpu_seconds": sum(one["cpu_seconds"] for one in times) if times else None,
         "clips_per_second": entry.clips_per_second,
         "guess": max(scores["uar"] for scores in report["baselines"].values()),
         "warnings": report["warnings"], "run": str(entry.run),
@@ -306,12 +261,3 @@ def _finish(
         print(f"table: {config.out / 'comparison.md'}")
     result = {name: value for name, value in told.items() if name != "known"}
     return Outcome({**result, "out": str(config.out)}, SOME_CLIPS_FAILED if failed else DONE)
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Run `python -m ser_embed.compare`."""
-    return run_command(compare_models, CompareConfig, PROG, argv)
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

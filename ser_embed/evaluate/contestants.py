@@ -1,41 +1,34 @@
-"""The models that `compare` sets side by side: what each is, how it is trained and timed."""
+"""The models that `compare` sets side by side: what each is, how it is trained and timed.
 
+One is without a network: openSMILE's eGeMAPS (Eyben et al. 2016), 88 numbers a clip, standardised
+by the training clips, under a support vector machine. The kernel is RBF, C is 1 and classes are
+weighted by the inverse of their counts, so nothing is chosen.
+"""
+
+import hashlib
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from ser_embed.audio import CLIP_SECONDS, AudioFile
+from ser_embed.audio import CLIP_SECONDS, SAMPLE_RATE, AudioFile, Clip
 from ser_embed.corpora import LabelScheme, Listing
 from ser_embed.encoders import BackendName
-from ser_embed.errors import AudioError, HeadError
-from ser_embed.evaluate.svm import Functionals, SvmClassifier, svm_settings, train_svm
+from ser_embed.errors import AudioError, HeadError, MissingExtra
 from ser_embed.extract import ExtractConfig, extract
-from ser_embed.finetune import (
-    FinetuneConfig,
-    count_parameters,
-    finetune,
-    is_network,
-    load_network,
-    read_recordings,
-)
+from ser_embed.finetune import FinetuneConfig, Recordings, finetune, is_network, load_network
 from ser_embed.heads import HEADS, read_card
 from ser_embed.predict import Classifier
+from ser_embed.progress import track
 from ser_embed.splits import make_splits
-from ser_embed.train import TrainConfig, train
+from ser_embed.store import FeatureSettings
+from ser_embed.train import Experiment, TrainConfig, train
 
-__all__ = ["MODELS", "Contestant", "Entry", "Terms", "contestant_of", "enter"]
-
-MODELS = (
-    "base-cnn", "random-mini", "random-base", "mini:temporal", "mini:layers", "mini:mlp", "mini",
-    "egemaps-svm",
-)  # fmt: skip
-"""What is compared unless models are named; without a GPU `mini:finetuned` takes an hour and
-`mini:conv` several, so they are there by name."""
+__all__ = ["Contestant", "Entry", "Terms", "contestant_of", "enter"]
 
 FINETUNED = "finetuned"
 TIMED_CLIPS = 16
@@ -161,18 +154,17 @@ def enter(contestant: Contestant, terms: Terms) -> Entry:
         SerEmbedError: Whatever extraction, training or fine-tuning raise.
     """
     if contestant.kind == "svm":
-        run, machine = _train_svm(terms)
-        return Entry(run, 0, machine.parameters, _speed(machine.classify, terms))
-    train_it: Mapping[str, Callable[[Contestant, Terms], Path]] = {
-        "frozen": _train_head, "finetuned": _finetune, "run": lambda one, _: Path(one.encoder),
-    }  # fmt: skip
-    run = train_it[contestant.kind](contestant, terms)
+        return _enter_svm(terms)
+    if contestant.kind == "run":
+        run = Path(contestant.encoder)
+    else:
+        run = (_train_head if contestant.kind == "frozen" else _finetune)(contestant, terms)
     folder = Classifier.head_folders(run)[0]
     card = read_card(folder)
     classifier = Classifier.load(folder, backend=terms.backend)
     speed = _speed(classifier.classify, terms)
     if is_network(card):
-        return Entry(run, *count_parameters(load_network(folder)[0]), speed)
+        return Entry(run, *load_network(folder)[0].parameters, speed)
     network: Any = getattr(classifier.encoder, "backend", None)
     encoder = sum(parameter.numel() for parameter in network.network.parameters())
     return Entry(run, encoder, card["head"]["parameters"], speed)
@@ -184,13 +176,13 @@ def _training(contestant: Contestant, terms: Terms) -> dict[str, Any]:
 
 
 def _train_head(contestant: Contestant, terms: Terms) -> Path:
-    told = extract(ExtractConfig(
+    stored = extract(ExtractConfig(
         **terms.source, encoder=contestant.encoder, **_FEATURES[contestant.head],
         backend=terms.backend, workers=terms.workers, limit=terms.limit, seed=terms.seed,
         features_dir=terms.features_dir, json=True, quiet=terms.quiet,
     ))  # fmt: skip
     return Path(train(TrainConfig(
-        stores=(Path(told.result["store"]),), early_stop=True, labels=terms.labels,
+        stores=(Path(stored.result["store"]),), early_stop=True, labels=terms.labels,
         split=terms.split, head=contestant.head, ensemble=terms.ensemble, seed=terms.seed,
         runs_dir=terms.runs_dir, json=True, quiet=terms.quiet, **_training(contestant, terms),
     )).result["run"])  # fmt: skip
@@ -204,14 +196,78 @@ def _finetune(contestant: Contestant, terms: Terms) -> Path:
     )).result["run"])  # fmt: skip
 
 
-def _train_svm(terms: Terms) -> tuple[Path, SvmClassifier]:
-    hide = True if terms.quiet else None
-    scheme = LabelScheme.load(terms.labels)
-    settings = svm_settings(Functionals().version, CLIP_SECONDS, terms.seed)
-    clips = read_recordings(terms.listing, scheme, settings, True, terms.workers, hide)
+# --- openSMILE and a support vector machine --------------------------------------------------
+
+
+def _enter_svm(terms: Terms) -> Entry:
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+    from sklearn.svm import SVC
+
+    functionals, version = _functionals()
+    settings = FeatureSettings(
+        encoder="eGeMAPSv02", weights=hashlib.sha256(f"opensmile {version}".encode()).hexdigest(),
+        layer=0, pool="mean", norm="none", trim=True, seconds=CLIP_SECONDS, fill="none",
+        dtype="float32", precision="fp32", seed=terms.seed,
+    )  # fmt: skip
+    clips = Recordings.read(
+        terms.listing, LabelScheme.load(terms.labels), settings, True, terms.workers, terms.quiet
+    )
     splits = make_splits(terms.split, clips.table, clips.classes, terms.seed)
-    options = {"labels": terms.labels, "split": terms.split, "seed": terms.seed}
-    return train_svm(clips, splits, options, terms.runs_dir, hide)
+    features = _described(clips, functionals, terms)
+    machine = make_pipeline(StandardScaler(), SVC(C=1.0, kernel="rbf", class_weight="balanced"))
+    experiment = Experiment(
+        clips, splits, "svm", {"labels": terms.labels, "split": terms.split, "seed": terms.seed},
+        f"eGeMAPSv02 under a support vector machine, split {terms.split}", terms.runs_dir,
+    )  # fmt: skip
+    experiment = replace(experiment, name=f"egemaps-svm-{experiment.identity[:6]}")
+    experiment.run(machine, features)
+    # Timed and counted is the first split's.
+    seen = np.concatenate([splits[0].train, splits[0].val])
+    machine.fit(features[seen], clips.labels[seen])
+    svc = machine[-1]
+    parameters = int(svc.support_vectors_.size + svc.dual_coef_.size + len(svc.intercept_))
+
+    def classify(samples: np.ndarray) -> Any:
+        clip = Clip.of(samples, CLIP_SECONDS, trim=True).samples
+        return machine.decision_function(functionals(clip)[None])
+
+    return Entry(experiment.folder, 0, parameters, _speed(classify, terms))
+
+
+def _functionals() -> tuple[Callable[[np.ndarray], np.ndarray], str]:
+    """Return a function from a waveform (n_samples,) at 16 kHz to its eGeMAPS, float64 (88,), and
+    openSMILE's version.
+
+    Raises:
+        MissingExtra: opensmile isn't installed.
+    """
+    try:
+        import opensmile
+    except ImportError as error:
+        raise MissingExtra("opensmile", "opensmile") from error
+    smile = opensmile.Smile(opensmile.FeatureSet.eGeMAPSv02, opensmile.FeatureLevel.Functionals)
+    return lambda w: smile(w, SAMPLE_RATE).reshape(-1).astype(np.float64), opensmile.__version__
+
+
+def _described(
+    clips: Recordings, functionals: Callable[[np.ndarray], np.ndarray], terms: Terms
+) -> np.ndarray:
+    """Return the functionals (N, 88) of all clips, kept for the next time."""
+    from safetensors.numpy import load_file, save_file
+
+    kept = terms.runs_dir / f"functionals-{clips.digest[:12]}.safetensors"
+    if kept.is_file():
+        return load_file(kept)["functionals"]
+    rows = track(range(len(clips.table)), "openSMILE", "clip", quiet=terms.quiet)
+    found = np.stack([functionals(clips.waveform(row)) for row in rows])
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    save_file({"functionals": found}, kept.with_suffix(".tmp"))
+    kept.with_suffix(".tmp").replace(kept)
+    return found
+
+
+# --- speed -----------------------------------------------------------------------------------
 
 
 def _speed(classify: Callable[[np.ndarray], Any], terms: Terms) -> float:

@@ -1,29 +1,21 @@
 """A run scored on its own test part, or on every clip of other stores or folders."""
 
 import sys
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import asdict
 from typing import Any
 
-import numpy as np
-import pandas as pd
-
-from ser_embed.command import Outcome, hide_bar
+from ser_embed.command import Outcome
 from ser_embed.corpora import LabelScheme, listing_of
 from ser_embed.errors import HeadError, StoreError
 from ser_embed.evaluate.options import EvaluateConfig
-from ser_embed.finetune import Recordings, is_network, load_network, read_recordings, score_clips
-from ser_embed.heads import calibrated, load_head, read_card
+from ser_embed.finetune import Recordings, is_network
+from ser_embed.heads import read_card
 from ser_embed.predict import Classifier
-from ser_embed.reports import Comparison, Page, Report, read_table
-from ser_embed.splits import Split, audit
+from ser_embed.reports import Comparison, Page, Report
 from ser_embed.store import FeatureStore
-from ser_embed.train import LabelledClips, load_clips, log_probabilities, predictions_table
+from ser_embed.train import Labelled, load_clips
 
 __all__ = ["evaluate_run"]
-
-AUDIO_BATCH = 8  # clips that a fine-tuned network is given at once
 
 
 def evaluate_run(config: EvaluateConfig) -> Outcome:
@@ -35,17 +27,15 @@ def evaluate_run(config: EvaluateConfig) -> Outcome:
     folders = Classifier.head_folders(config.run)
     cards = [read_card(folder) for folder in folders]
     card, seed = cards[0], cards[0]["split"]["seed"]
-    clips: LabelledClips | Recordings
+    clips: Labelled
     if is_network(card):
         clips = _read_audio(config, card)
         other = not set(clips.table["corpus"]) <= set(card["corpora"])
-        roots = [clips.root]
     else:
         clips = _open_stores(config, card)
         other = bool(config.stores)
-        roots = list(dict.fromkeys(Path(store.root) for store in clips.features.stores))
     name = "-".join(sorted(set(clips.table["corpus"]))) if other else "own-test"
-    scored = _all_clips(folders, clips) if other else _own_test(folders, clips)
+    scored = clips.every_clip(folders) if other else clips.own_test(folders)
     warnings = []
     if clips.demo or card["demo"]:
         warnings.append("Synthetic demo clips are involved: this says nothing about real speech.")
@@ -73,7 +63,7 @@ def evaluate_run(config: EvaluateConfig) -> Outcome:
             print(f"{comparison.verdict}\ncomparison: {path}")
     if config.html:
         page = Page(report, scored.predictions, scored.training, config.run, folders, cards, seed)
-        roots = (list(config.roots) or roots) if config.sound else []
+        roots = (list(config.roots) or clips.roots) if config.sound else []
         played = page.write(out / "page.html", roots, comparison)
         result["page"] = str(out / "page.html")
         if not config.json:
@@ -97,17 +87,17 @@ def _read_audio(config: EvaluateConfig, card: dict[str, Any]) -> Recordings:
             f"{config.run}: a fine-tuned run; its report is {config.run / 'report.md'}. To score "
             "it again, name audio: --audio ROOT --corpus NAME, or --csv FILE"
         )
-    clips = read_recordings(
+    clips = Recordings.read(
         listing_of(config.audio, config.corpus, config.csv), _scheme(card),
         Classifier.settings_of(card, config.run), card["encoder_trained"], workers=0,
-        hide=hide_bar(config),
+        quiet=config.quiet,
     )  # fmt: skip
     for path, reason in clips.faults:
         print(f"failed: {path}: {reason}", file=sys.stderr)
     return clips
 
 
-def _open_stores(config: EvaluateConfig, card: dict[str, Any]) -> LabelledClips:
+def _open_stores(config: EvaluateConfig, card: dict[str, Any]) -> Labelled:
     """Open the stores named, else those in --features-dir that the run was trained on."""
     settings, own = Classifier.settings_of(card, config.run), set(card["corpora"])
     if config.audio or config.csv or config.corpus:
@@ -132,86 +122,3 @@ def _open_stores(config: EvaluateConfig, card: dict[str, Any]) -> LabelledClips:
             "stores"
         )
     return load_clips(stores, _scheme(card))
-
-
-# --- the scores ------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Scored:
-    """Predictions, the clips that were trained on, and what the two have in common."""
-
-    predictions: pd.DataFrame
-    training: pd.DataFrame
-    leakage: dict[str, int]
-
-
-def _predict(
-    folders: Sequence[Path], clips: LabelledClips | Recordings, rows: np.ndarray
-) -> pd.DataFrame:
-    """Return the predictions of some clips, probabilities averaged over heads or networks."""
-    probabilities, raw = [], []
-    for folder in folders:
-        if isinstance(clips, Recordings):
-            network, card = load_network(folder)
-            log_probs = score_clips(network, clips, rows, AUDIO_BATCH)
-        else:
-            head, card = load_head(folder)
-            shape = card["head"]["shape"]
-            if tuple(shape)[-1] != clips.features.shape[-1]:
-                raise HeadError(f"{folder}: takes {shape}, not {clips.features.shape}")
-            log_probs = log_probabilities(head, clips.features, rows)
-        probabilities.append(calibrated(log_probs, card["temperature"]))
-        raw.append(np.exp(log_probs))
-    return predictions_table(
-        clips.table.iloc[rows], clips.classes, np.mean(probabilities, axis=0), np.mean(raw, axis=0)
-    )
-
-
-def _own_test(folders: Sequence[Path], clips: LabelledClips | Recordings) -> _Scored:
-    """Score the test part of each of a run's folds with that fold's head."""
-    keys = ["corpus", "sha256", "path"]
-    row_of = {key: row for row, key in enumerate(clips.table[keys].itertuples(False, None))}
-    predictions, training, audits = [], [], []
-    for folder in folders:
-        parts = read_table(folder / "clips.csv")
-        parts = parts[parts["part"] != "pseudo"]  # of other stores, and none of the split
-        rows = np.array([row_of.get(key, -1) for key in parts[keys].itertuples(False, None)])
-        if (rows < 0).any():
-            where, what_to_do = (
-                ("audio", "name the same ROOT") if isinstance(clips, Recordings)
-                else ("stores", "extract them again")
-            )  # fmt: skip
-            raise StoreError(
-                f"{folder / 'clips.csv'}: {(rows < 0).sum()} of its clips are not in the {where} "
-                f"any more; {what_to_do}"
-            )
-        part = parts["part"].to_numpy()
-        split = Split(folder.name, *(rows[part == name] for name in ("train", "val", "test")))
-        fold = read_card(folder).get("fold", folder.name)
-        predictions.append(_predict([folder], clips, split.test).assign(fold=fold))
-        training.append(parts[part != "test"].assign(fold=fold))
-        audits.append(audit(split, clips.table))
-    return _Scored(
-        pd.concat(predictions, ignore_index=True),
-        pd.concat(training, ignore_index=True),
-        {name: sum(counts[name] for counts in audits) for name in audits[0]},
-    )
-
-
-def _all_clips(folders: Sequence[Path], clips: LabelledClips | Recordings) -> _Scored:
-    """Score every clip of other stores, with the heads of all folds averaged."""
-    predictions = _predict(folders, clips, np.arange(len(clips.table)))
-    parts = pd.concat([read_table(folder / "clips.csv") for folder in folders], ignore_index=True)
-    training = parts[parts["part"] != "test"].drop_duplicates(["corpus", "path"])
-    speakers = set(predictions["speaker"]) - {""}
-    recordings = set(training["recording"]) - {""}
-    leakage = {
-        "train": len(training),
-        "test": len(predictions),
-        "test_speakers": len(speakers),
-        "shared_speakers": len(speakers & set(training["speaker"])),
-        "duplicates": int(clips.table["sha256"].isin(set(training["sha256"])).sum()),
-        "halves": int(clips.table["recording"].isin(recordings).sum()),
-    }
-    return _Scored(predictions, training, leakage)

@@ -1,4 +1,4 @@
-"""The options of what is scored: `evaluate`, `crosscorpus` and `robustness`."""
+"""The options of what is scored: `evaluate`, `compare`, `crosscorpus`, `robustness`."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ import tyro
 from ser_embed.command import FEATURES_DIR, RUNS_DIR, Options
 from ser_embed.encoders import BackendName
 
-__all__ = ["CrossCorpusConfig", "EvaluateConfig", "RobustnessConfig"]
+__all__ = ["MODELS", "CompareConfig", "CrossCorpusConfig", "EvaluateConfig", "RobustnessConfig"]
 
 
 @dataclass(frozen=True)
@@ -105,3 +105,57 @@ class RobustnessConfig(Options):
     """Engine of the encoder."""
     out: Path | None = None
     """Folder of the table and of the answers. Default: robustness in the run's folder."""
+
+
+MODELS = (
+    "base-cnn", "random-mini", "random-base", "mini:temporal", "mini:layers", "mini:mlp", "mini",
+    "egemaps-svm",
+)  # fmt: skip
+"""What is compared unless models are named; without a GPU `mini:finetuned` takes an hour and
+`mini:conv` several, so they are there by name."""
+
+
+@dataclass(frozen=True)
+class CompareConfig(Options):
+    """Train models on one corpus and the same split, and set them side by side.
+
+    A model is base-cnn (a CNN on log-mel spectrograms), egemaps-svm (openSMILE and an SVM),
+    ENCODER or ENCODER:HEAD (frozen), ENCODER:finetuned, or the folder of a finished run.
+    """
+
+    groups: ClassVar[Mapping[str, str]] = {
+        "root": "the corpus", "models": "models", "features_dir": "folders and engine",
+    }  # fmt: skip
+
+    root: Annotated[Path | None, tyro.conf.Positional] = None
+    """Folder of the corpus, in any nesting."""
+    corpus: str = ""
+    """ravdess, ravdess-song, tess, urdu, crema-d, emo-db, savee, nemo, or demo."""
+    csv: Path | None = None
+    """A CSV with the header path,emotion[,speaker,gender,intensity,split] instead."""
+    limit: int = 0
+    """Only so many clips, spread evenly over the corpus; 0 for all."""
+    models: tuple[str, ...] = MODELS
+    """Which, in the table's order. Without a GPU mini:finetuned takes one hour, mini:conv more."""
+    labels: str = "sentiment3"
+    """sentiment3, emotion4, emotion8, intensity21, or a mapping file."""
+    split: str = "speaker"
+    """random, speaker, kfold, loso, given, or folds:FILE."""
+    epochs: int | None = None
+    """At most so many. Default: 60 of a head, 100 of base-cnn, 10 of fine-tuning."""
+    ensemble: int = 1
+    """Heads that are averaged on each frozen encoder."""
+    seed: int = 0
+    """Seed of the split, the weights, the order and dropout."""
+    retime: bool = False
+    """Measure the speed of models anew whose other figures are kept."""
+    features_dir: Path = FEATURES_DIR
+    """Where features are cached."""
+    runs_dir: Path = RUNS_DIR / "comparison"
+    """Where the models' runs are written."""
+    out: Path = Path("artifacts/comparison")
+    """Folder of the table and the plot."""
+    backend: BackendName = "auto"
+    """Engine of frozen encoders."""
+    workers: int = 0
+    """Processes that read clips."""

@@ -26,15 +26,14 @@ from torch import nn
 
 from ser_embed.encoders import Encoder, load_encoder
 from ser_embed.errors import EncoderError, HeadError
+from ser_embed.finetune.options import Freeze
+from ser_embed.finetune.recipes import NetworkKind
 from ser_embed.heads import build_head, read_card, save_head
 
 __all__ = [
-    "EncoderHead", "Freeze", "Network", "NetworkKind", "build_network", "count_parameters",
-    "freeze", "is_network", "load_network", "mask_states", "n_layers", "save_network",
+    "WEIGHTS", "EncoderHead", "Network", "build_network", "is_network", "load_network",
+    "save_network",
 ]  # fmt: skip
-
-NetworkKind = Literal["classification", "mlp", "stats"]
-Freeze = int | Literal["none", "all"]
 
 KIND = "network"  # what a card says of a whole network; a head's card says nothing
 WEIGHTS = "model.safetensors"
@@ -132,6 +131,85 @@ class Network:
             logits = self.module(**batch)["logits"].float()
         return torch.log_softmax(logits, dim=1).cpu().numpy()
 
+    @property
+    def encoder(self) -> Any:
+        """The encoder, of transformers."""
+        own = isinstance(self.module, EncoderHead)
+        return self.module.encoder if own else self.module.base_model
+
+    @property
+    def n_layers(self) -> int:
+        """Number of transformer layers of the encoder."""
+        return len(self.encoder.encoder.layers)
+
+    @property
+    def parameters(self) -> tuple[int, int]:
+        """How many parameters the encoder has, and what stands on it."""
+        encoder = sum(p.numel() for p in self.encoder.parameters())
+        return encoder, sum(p.numel() for p in self.module.parameters()) - encoder
+
+    def freeze(self, lowest: Freeze) -> int:
+        """Keep the lower part of the encoder as it is; return how many parameters are trained.
+
+        Args:
+            lowest: 0 for the convolutions, N for them and the N lowest transformer layers, `all`
+                for the whole encoder, `none`.
+
+        Raises:
+            EncoderError: It has fewer layers.
+        """
+        encoder = self.encoder
+        layers = encoder.encoder.layers
+        if isinstance(lowest, int):
+            if not 0 <= lowest <= len(layers):
+                raise EncoderError(f"--freeze {lowest}: the encoder has {len(layers)} layers")
+            # Unlike requires_grad_, this also keeps autograd from recording the convolutions.
+            encoder.feature_extractor._freeze_parameters()
+            if lowest:
+                parts = [encoder.feature_projection, encoder.encoder.pos_conv_embed]
+                parts += layers[:lowest]
+                if not getattr(encoder.config, "do_stable_layer_norm", False):
+                    parts.append(encoder.encoder.layer_norm)  # stands before the layers
+                for part in parts:
+                    part.requires_grad_(False)
+        elif lowest == "all":
+            encoder.feature_extractor._freeze_parameters()
+            encoder.requires_grad_(False)
+        return sum(p.numel() for p in self.module.parameters() if p.requires_grad)
+
+    def mask_states(self, time: float | None, features: float | None) -> None:
+        """Set how much of what enters the transformer is masked in training (SpecAugment: Park et
+        al. 2019, on hidden states as wav2vec 2.0 has it).
+
+        Args:
+            time: Proportion of the frames, in spans of ten; None for what the encoder's
+                configuration says.
+            features: Proportion of the features, likewise.
+
+        Raises:
+            EncoderError: transformers masks nothing in encoders of this kind.
+        """
+        encoder = self.encoder
+        proportions = {"mask_time_prob": time, "mask_feature_prob": features}
+        for config in (encoder.config, self.module.config):  # the latter is what is saved
+            for name, proportion in proportions.items():
+                if proportion is not None:
+                    if not hasattr(config, name):
+                        kind = config.model_type
+                        raise EncoderError(f"{kind}: its hidden states can't be masked")
+                    setattr(config, name, proportion)
+                    config.apply_spec_augment = True
+                    if not hasattr(config, "mask_feature_min_masks"):  # WavLM's lacks it
+                        config.mask_feature_min_masks = 0
+        # transformers has an embedding of masked frames if, and only if, something is masked.
+        masks = any(getattr(encoder.config, name, 0) > 0 for name in proportions)
+        if masks and not hasattr(encoder, "masked_spec_embed"):
+            generator = torch.Generator().manual_seed(0)
+            drawn = torch.rand(encoder.config.hidden_size, generator=generator)
+            encoder.masked_spec_embed = nn.Parameter(drawn)
+        elif not masks and hasattr(encoder, "masked_spec_embed"):
+            del encoder.masked_spec_embed
+
 
 def build_network(
     kind: NetworkKind, encoder: str, classes: Sequence[str], dropout: float, seed: int
@@ -178,85 +256,6 @@ def _assemble(
         setattr(module, module.base_model_prefix, encoder)
     module.config.architectures = [type(module).__name__]  # so that transformers can load it
     return module
-
-
-def _encoder_of(network: Network) -> Any:
-    module = network.module
-    return module.encoder if isinstance(module, EncoderHead) else module.base_model
-
-
-def n_layers(network: Network) -> int:
-    """Return the number of transformer layers of a network's encoder."""
-    return len(_encoder_of(network).encoder.layers)
-
-
-def count_parameters(network: Network) -> tuple[int, int]:
-    """Return how many parameters a network's encoder has, and what stands on it."""
-    encoder = sum(p.numel() for p in _encoder_of(network).parameters())
-    return encoder, sum(p.numel() for p in network.module.parameters()) - encoder
-
-
-def freeze(network: Network, lowest: Freeze) -> int:
-    """Keep the lower part of the encoder as it is; return how many parameters are left to train.
-
-    Args:
-        network: Whose encoder it is.
-        lowest: 0 for the convolutions, N for them and the N lowest transformer layers, `all` for
-            the whole encoder, `none`.
-
-    Raises:
-        EncoderError: It has fewer layers.
-    """
-    encoder = _encoder_of(network)
-    layers = encoder.encoder.layers
-    if isinstance(lowest, int):
-        if not 0 <= lowest <= len(layers):
-            raise EncoderError(f"--freeze {lowest}: the encoder has {len(layers)} layers")
-        # Unlike requires_grad_, this also keeps autograd from recording the convolutions.
-        encoder.feature_extractor._freeze_parameters()
-        if lowest:
-            parts = [encoder.feature_projection, encoder.encoder.pos_conv_embed, *layers[:lowest]]
-            if not getattr(encoder.config, "do_stable_layer_norm", False):
-                parts.append(encoder.encoder.layer_norm)  # stands before the layers
-            for part in parts:
-                part.requires_grad_(False)
-    elif lowest == "all":
-        encoder.feature_extractor._freeze_parameters()
-        encoder.requires_grad_(False)
-    return sum(p.numel() for p in network.module.parameters() if p.requires_grad)
-
-
-def mask_states(network: Network, time: float | None, features: float | None) -> None:
-    """Set how much of what enters the transformer is masked in training (SpecAugment: Park et al.
-    2019, on hidden states as wav2vec 2.0 has it).
-
-    Args:
-        network: Whose encoder it is.
-        time: Share of the frames, in spans of ten; None for what the encoder's configuration says.
-        features: Share of the features, likewise.
-
-    Raises:
-        EncoderError: transformers masks nothing in encoders of this kind.
-    """
-    encoder = _encoder_of(network)
-    shares = {"mask_time_prob": time, "mask_feature_prob": features}
-    for config in (encoder.config, network.module.config):  # the latter is what is saved
-        for name, share in shares.items():
-            if share is not None:
-                if not hasattr(config, name):
-                    raise EncoderError(f"{config.model_type}: its hidden states can't be masked")
-                setattr(config, name, share)
-                config.apply_spec_augment = True
-                if not hasattr(config, "mask_feature_min_masks"):  # WavLM's lacks what it reads
-                    config.mask_feature_min_masks = 0
-    # transformers has an embedding of masked frames if, and only if, something is masked.
-    masks = any(getattr(encoder.config, name, 0) > 0 for name in shares)
-    if masks and not hasattr(encoder, "masked_spec_embed"):
-        generator = torch.Generator().manual_seed(0)
-        drawn = torch.rand(encoder.config.hidden_size, generator=generator)
-        encoder.masked_spec_embed = nn.Parameter(drawn)
-    elif not masks and hasattr(encoder, "masked_spec_embed"):
-        del encoder.masked_spec_embed
 
 
 # --- checkpoints -----------------------------------------------------------------------------

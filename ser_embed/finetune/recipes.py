@@ -13,19 +13,13 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
 
 from ser_embed.errors import CorpusError, HeadError
-from ser_embed.finetune.network import NetworkKind
 
 __all__ = [
-    "RECIPES",
-    "Augmentation",
-    "Disturbance",
-    "Precision",
-    "Recipe",
-    "Start",
-    "check",
-    "fill_in",
-]
+    "RECIPES", "Augmentation", "Disturbance", "NetworkKind", "Precision", "Recipe", "Start",
+    "check", "fill_in",
+]  # fmt: skip
 
+NetworkKind = Literal["classification", "mlp", "stats"]
 Disturbance = Literal["noise", "pitch", "stretch", "mask"]
 Start = Literal["new", "probed"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]

@@ -1,25 +1,95 @@
-"""The audio of a corpus as training data: a table of usable clips, and their waveforms by batch."""
+"""The audio of a corpus as training data: a table of usable clips, and their waveforms by batch,
+disturbed by audiomentations where a recipe says so.
+"""
 
-from collections.abc import Sequence
+import random
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
 import torch
-from tqdm import tqdm
 
-from ser_embed.audio import AudioFile
+from ser_embed.audio import SAMPLE_RATE, AudioFile, Clip
 from ser_embed.corpora import LabelScheme, Listing
-from ser_embed.errors import CorpusError, MissingExtra, StoreError
+from ser_embed.errors import CorpusError, MissingExtra, SerEmbedError, StoreError
 from ser_embed.extract import Readers
-from ser_embed.finetune.augment import Augment
-from ser_embed.finetune.network import Network
+from ser_embed.finetune.network import Network, load_network
+from ser_embed.finetune.recipes import Augmentation
+from ser_embed.progress import track
 from ser_embed.store import ClipRow, FeatureSettings
 from ser_embed.train import Labelled
 
-__all__ = ["Collator", "Recordings", "Waveforms", "read_recordings", "training_data"]
+__all__ = ["Augment", "Collator", "Recordings", "Waveforms", "make_augment", "training_data"]
+
+SCORED_BATCH = 8  # clips that a finished network is given at once
+_REACH = 2.0  # times the clip length that are read of a clip that may be sped up
+
+Augment = Callable[[np.ndarray, list[int]], np.ndarray]
+
+
+def make_augment(settings: Augmentation) -> Augment:
+    """Return a function from samples (n,) float32 at 16 kHz and a seed to disturbed samples (m,).
+
+    The same samples and seed give the same result, in any process. A stretched clip is as much
+    longer or shorter; cutting and filling come after.
+
+    Raises:
+        MissingExtra: audiomentations isn't installed.
+        SerEmbedError: A range that it doesn't take.
+    """
+    try:
+        chain = _chain(settings)
+    except ImportError as error:
+        raise MissingExtra("audiomentations", "finetune") from error
+    except ValueError as error:
+        raise SerEmbedError(f"augmentation: {error}") from error
+
+    def augment(samples: np.ndarray, seed: list[int]) -> np.ndarray:
+        with _seeded(seed):
+            disturbed = chain(samples=samples, sample_rate=SAMPLE_RATE)
+        # A clip of a few frames can't be stretched to less than an encoder takes.
+        return disturbed if len(disturbed) >= Clip.MIN_SAMPLES else samples
+
+    return augment
+
+
+def _chain(settings: Augmentation) -> Any:
+    import audiomentations
+
+    p = settings.probability
+    made = {
+        "noise": lambda: audiomentations.AddGaussianNoise(*settings.noise, p=p),
+        "pitch": lambda: audiomentations.PitchShift(-settings.pitch, settings.pitch, p=p),
+        "stretch": lambda: audiomentations.TimeStretch(
+            *settings.stretch, leave_length_unchanged=False, p=p
+        ),
+        "mask": lambda: audiomentations.TimeMask(max_band_part=settings.mask, p=p),
+    }
+    # Noise last, so that it isn't shifted or stretched with the voice.
+    order = ("stretch", "pitch", "mask", "noise")
+    return audiomentations.Compose([made[name]() for name in order if name in settings.kinds])
+
+
+@contextmanager
+def _seeded(seed: list[int]) -> Iterator[None]:
+    """Seed the generators that audiomentations draws from, and put them back as they were."""
+    before = random.getstate(), np.random.get_state()  # noqa: NPY002
+    one, other = np.random.SeedSequence(seed).generate_state(2)
+    random.seed(int(one))
+    np.random.seed(int(other))  # noqa: NPY002
+    try:
+        yield
+    finally:
+        random.setstate(before[0])
+        np.random.set_state(before[1])  # noqa: NPY002
+
+
+# --- the clips -------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -34,6 +104,64 @@ class Recordings(Labelled):
     root: Path
     faults: tuple[tuple[Path, str], ...]
 
+    source: ClassVar[str] = "audio"
+
+    @classmethod
+    def read(
+        cls, listing: Listing, scheme: LabelScheme, settings: FeatureSettings, trained: bool,
+        workers: int, quiet: bool,
+    ) -> "Recordings":  # fmt: skip
+        """Read every clip once: hash it, and find out whether it can be used.
+
+        Args:
+            listing: The corpus.
+            scheme: What its emotions are made into.
+            settings: Clip length, trimming, filling, seed, and the encoder's name and weights.
+            trained: Whether the encoder's weights were trained.
+            workers: Processes that read; 0 for none.
+            quiet: Whether progress is hidden.
+
+        Raises:
+            LabelError: An emotion that the scheme doesn't name.
+            CorpusError: No clip can be used.
+            StoreError: The scheme leaves out every clip.
+        """
+        utterances = listing.utterances
+        labels = scheme.encode((u.emotion for u in utterances), (u.intensity for u in utterances))
+        pairs = list(zip(utterances, labels, strict=True))
+        kept = [(utterance, label) for utterance, label in pairs if label >= 0]
+        left_out = Counter(utterance.emotion for utterance, label in pairs if label < 0)
+        if not kept:
+            raise StoreError(f"the label scheme {scheme.name!r} leaves out every clip")
+        rows, faults, seen = [], list(listing.faults), set()
+        with Readers(workers) as readers:
+            items = track(readers.read((u for u, _ in kept), settings),
+                          f"reading {listing.corpus}", "clip", len(kept), quiet)  # fmt: skip
+            for (utterance, item), (_, label) in zip(items, kept, strict=True):
+                if item.fault:
+                    faults.append((utterance.path, item.fault))
+                    continue
+                row = ClipRow.of(utterance, listing.root, item.sha256, item.seconds)
+                if row.identity not in seen:  # downloads often hold the same folder twice
+                    seen.add(row.identity)
+                    rows.append({**asdict(row), "label": label})
+        if not rows:
+            path, reason = faults[0]
+            raise CorpusError(
+                f"{listing.root}: none of its {len(faults)} clips can be used; the first is "
+                f"{path}: {reason}"
+            )
+        return cls(
+            table=_table_of(rows), settings=settings, classes=scheme.classes, trained=trained,
+            demo=listing.synthetic, left_out=dict(left_out.most_common()),
+            root=listing.root, faults=tuple(faults),
+        )  # fmt: skip
+
+    @property
+    def roots(self) -> list[Path]:
+        """Folders that the clips' audio was read from."""
+        return [self.root]
+
     def waveform(self, row: int, augment: Augment | None = None, epoch: int = 0) -> np.ndarray:
         """Return a clip cut or filled to its length, float32 (n_samples,), disturbed if wished.
 
@@ -42,75 +170,44 @@ class Recordings(Labelled):
         Raises:
             AudioError: The file is gone, or has changed for the worse.
         """
-        told = self.settings
+        settings = self.settings
         path = self.root / str(self.table["path"].iat[row])
         if augment is None:
-            clip = AudioFile(path).read(told.seconds, told.trim)
+            clip = AudioFile(path).read(settings.seconds, settings.trim)
         else:
             # Read long enough that what is sped up still has the clip's length, where it can.
-            clip = AudioFile(path).read(told.seconds * _REACH, told.trim)
-            seed = [told.seed, epoch, int(clip.sha256[:16], 16)]
+            clip = AudioFile(path).read(settings.seconds * _REACH, settings.trim)
+            seed = [settings.seed, epoch, int(clip.sha256[:16], 16)]
             clip = replace(clip, samples=augment(clip.samples, seed))
-        return clip.fit(told.seconds, told.fill, told.seed)
+        return clip.fit(settings.seconds, settings.fill, settings.seed)
 
+    def log_probabilities(
+        self, folder: Path, rows: np.ndarray
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """Return log-probabilities float32 (n, C) by the network in a folder, and its card.
 
-_REACH = 2.0  # times the clip length that are read of a clip that may be sped up
+        Raises:
+            HeadError: No network there.
+        """
+        network, card = load_network(folder)
+        return self.by_network(network, rows, SCORED_BATCH), card
 
+    def by_network(self, network: Network, rows: np.ndarray, batch_size: int) -> np.ndarray:
+        """Return log-probabilities float32 (n, C) of some clips, undisturbed, on a GPU if there is
+        one.
 
-def read_recordings(
-    listing: Listing,
-    scheme: LabelScheme,
-    settings: FeatureSettings,
-    trained: bool,
-    workers: int,
-    hide: bool | None,
-) -> Recordings:
-    """Read every clip once: hash it, and find out whether it can be used.
-
-    Args:
-        listing: The corpus.
-        scheme: What its emotions are made into.
-        settings: Clip length, trimming, filling, seed, and the encoder's name and weights.
-        trained: Whether the encoder's weights were trained.
-        workers: Processes that read; 0 for none.
-        hide: tqdm's `disable`.
-
-    Raises:
-        LabelError: An emotion that the scheme doesn't name.
-        CorpusError: No clip can be used.
-        StoreError: The scheme leaves out every clip.
-    """
-    utterances = listing.utterances
-    labels = scheme.encode((u.emotion for u in utterances), (u.intensity for u in utterances))
-    left_out = pd.Series([u.emotion for u, label in zip(utterances, labels, strict=True)
-                          if label < 0], dtype=object).value_counts()  # fmt: skip
-    kept = [(u, label) for u, label in zip(utterances, labels, strict=True) if label >= 0]
-    if not kept:
-        raise StoreError(f"the label scheme {scheme.name!r} leaves out every clip")
-    rows, faults, seen = [], list(listing.faults), set()
-    with Readers(workers) as readers:
-        read = readers.read((u for u, _ in kept), settings)
-        bar = tqdm(read, f"reading {listing.corpus}", len(kept), unit="clip", disable=hide)
-        for (utterance, item), (_, label) in zip(bar, kept, strict=True):
-            if item.fault:
-                faults.append((utterance.path, item.fault))
-                continue
-            row = ClipRow.of(utterance, listing.root, item.sha256, item.seconds)
-            if row.identity not in seen:  # downloads often hold the same folder twice
-                seen.add(row.identity)
-                rows.append({**asdict(row), "label": label})
-    if not rows:
-        path, reason = faults[0]
-        raise CorpusError(
-            f"{listing.root}: none of its {len(faults)} clips can be used; the first is {path}: "
-            f"{reason}"
-        )
-    return Recordings(
-        table=_table_of(rows),
-        settings=settings, classes=scheme.classes, trained=trained, demo=listing.synthetic,
-        left_out={str(k): int(v) for k, v in left_out.items()},
-        root=listing.root, faults=tuple(faults),
-    )  # fmt: skip
+        Raises:
+            SerEmbedError: The network's output isn't finite.
+        """
+        network.module.to("cuda" if torch.cuda.is_available() else "cpu")
+        found = [
+            network.log_probabilities([self.waveform(int(row)) for row in batch])
+            for batch in np.split(rows, range(batch_size, len(rows), batch_size))
+        ]
+        log_probs = np.concatenate(found)
+        if not np.isfinite(log_probs).all():
+            raise SerEmbedError("the trained network's output is not finite: try a smaller --lr")
+        return log_probs
 
 
 def _table_of(rows: list[dict[str, Any]]) -> pd.DataFrame:

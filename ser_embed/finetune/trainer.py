@@ -1,4 +1,4 @@
-"""Training an end-to-end network with transformers' Trainer: what is handed to it, what it says.
+"""Training an end-to-end network with transformers' Trainer: its settings, and what it did.
 
 The loop, the optimiser, gradient accumulation, mixed precision, checkpoints and early stopping
 are the Trainer's. Its checkpoints hold the optimiser and random states as torch files: they are
@@ -11,30 +11,34 @@ import logging
 import math
 import random
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 import transformers
 from safetensors.torch import load_file
 from torch.nn import functional as F
-from tqdm import tqdm
 
 from ser_embed.errors import AudioError, MissingExtra, SerEmbedError
-from ser_embed.finetune.augment import Augment
 from ser_embed.finetune.network import WEIGHTS, Network
 from ser_embed.finetune.recipes import Precision, Recipe
-from ser_embed.finetune.recordings import Collator, Recordings, Waveforms, training_data
-from ser_embed.finetune.trace import Trace, trace_table
-from ser_embed.reports import scores_of
+from ser_embed.finetune.recordings import (
+    Augment,
+    Collator,
+    Recordings,
+    Waveforms,
+    training_data,
+)
+from ser_embed.progress import Bar
+from ser_embed.reports import Plot, scores_of
 from ser_embed.splits import Split
-from ser_embed.train import has_bf16
 
-__all__ = ["Stopping", "available_precision", "train_network"]
+__all__ = ["CHECKPOINTS", "Stopping", "Trace", "available_precision", "train_network"]
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +73,9 @@ def available_precision(asked: Precision) -> Precision:
         return asked
     if cuda:
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
-    return "bf16" if has_bf16() else "fp32"
+    # torch has no public question for this.
+    supported = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    return "bf16" if supported() else "fp32"
 
 
 # --- what the Trainer is given ---------------------------------------------------------------
@@ -122,40 +128,32 @@ def _trainer(**given: Any) -> Any:
 
 
 class _Watch(transformers.TrainerCallback):
-    """Moves the bar, and tells the reader of training clips which epoch it is."""
+    """Moves the bar, and sets the epoch for the reader of training clips."""
 
-    def __init__(self, bar: tqdm, reader: Waveforms) -> None:
+    def __init__(self, bar: Bar, reader: Waveforms) -> None:
         self.bar, self.reader = bar, reader
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self.bar.reset(total=state.max_steps)
-        self.bar.update(state.global_step)
-        self._note(state)
+        self.bar.total, self.bar.done = state.max_steps, state.global_step
+        self.on_epoch_begin(args, state, control)
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self._note(state)
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self.bar.update(state.global_step - self.bar.n)
-
-    def on_evaluate(self, args: Any, state: Any, control: Any, **told: Any) -> None:
-        metrics = told["metrics"]
-        told = {name: f"{metrics[f'eval_{name}']:.3f}" for name in ("loss", "wa", "uar")}
-        self.bar.set_postfix({f"val_{name}": value for name, value in told.items()})
-
-    def _note(self, state: Any) -> None:
         self.reader.epoch = int(state.epoch or 0)
 
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.bar.advance(state.global_step - self.bar.done)
 
-def _steps_per_epoch(n_clips: int, recipe: Recipe) -> int:
-    return math.ceil(math.ceil(n_clips / recipe.batch_size) / recipe.accumulate)
+    def on_evaluate(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+        metrics = given["metrics"]
+        values = (f"{name} {metrics[f'eval_{name}']:.3f}" for name in ("loss", "wa", "uar"))
+        self.bar.note(f"validation {', '.join(values)}")
 
 
 def _arguments(
     n_clips: int, network: Network, recipe: Recipe, stopping: Stopping | None, workers: int,
     folder: Path,
 ) -> Any:  # fmt: skip
-    per_epoch = _steps_per_epoch(n_clips, recipe)
+    per_epoch = math.ceil(math.ceil(n_clips / recipe.batch_size) / recipe.accumulate)
     every = min(recipe.eval_steps or per_epoch, per_epoch * recipe.epochs)
     precision = available_precision(recipe.precision)
     # Batch norm can't train on a single clip.
@@ -180,7 +178,7 @@ def _arguments(
             eval_steps=every,
             save_strategy="steps",
             save_steps=every,
-            save_total_limit=1,  # the newest, and the best beside it
+            save_total_limit=1,  # the newest, and the best
             logging_strategy="steps",
             logging_steps=every,
             logging_nan_inf_filter=False,
@@ -201,6 +199,55 @@ def _arguments(
         raise MissingExtra("accelerate", "finetune") from error
 
 
+# --- what it gives --------------------------------------------------------------------------
+
+_COLUMNS = ("step", "epoch", "train_loss", "val_loss", "val_wa", "val_uar", "val_macro_f1")
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What training did.
+
+    Attributes:
+        table: One row an evaluation, the columns of history.csv.
+        steps: Optimiser steps that were taken.
+        epochs: The same in passes over the training clips.
+        kept: Step whose weights are kept.
+    """
+
+    table: pd.DataFrame
+    steps: int
+    epochs: float
+    kept: int
+
+    def write(self, folder: Path) -> None:
+        """Write history.csv, history.md (the table of model cards) and history.png."""
+        self.table.to_csv(folder / "history.csv", index=False)
+        lines = ["| training loss | epoch | step | validation loss | accuracy | UAR | macro-F1 |",
+                 "|---|---|---|---|---|---|---|"]  # fmt: skip
+        for row in self.table.itertuples(index=False):
+            # The Trainer logs no loss of the steps after the last whole stretch.
+            loss = f"{row.train_loss:.4f}".replace("nan", "no log")
+            lines.append(
+                f"| {loss} | {row.epoch:.2f} | {row.step} | {row.val_loss:.4f} | "
+                f"{row.val_wa:.4f} | {row.val_uar:.4f} | {row.val_macro_f1:.4f} |"
+            )
+        (folder / "history.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        columns = {name: self.table[name].tolist() for name in _COLUMNS}
+        Plot.history(columns, self.kept, unit="step").save(folder / "history.png")
+
+
+def _table_of(history: Sequence[Mapping[str, float]]) -> pd.DataFrame:
+    """Join what the Trainer logged of training and of validation, by step."""
+    losses = {int(row["step"]): row["loss"] for row in history if "loss" in row}
+    rows = [
+        (int(row["step"]), row["epoch"], losses.get(int(row["step"]), math.nan),
+         *(row[f"eval_{name}"] for name in ("loss", "wa", "uar", "macro_f1")))
+        for row in history if "eval_loss" in row
+    ]  # fmt: skip
+    return pd.DataFrame(rows, columns=list(_COLUMNS))
+
+
 # --- training --------------------------------------------------------------------------------
 
 
@@ -215,7 +262,7 @@ def train_network(
     stopping: Stopping | None,
     augment: Augment | None,
     workers: int,
-    bar: tqdm,
+    bar: Bar,
 ) -> Trace:
     """Train a network in place on the training part, watching the validation part.
 
@@ -261,7 +308,7 @@ def train_network(
         trainer.accelerator.unwrap_model(network.module, keep_fp32_wrapper=False)
     network.module.to("cpu").eval()
     kept = state.best_global_step if stopping and state.best_global_step else state.global_step
-    return Trace(trace_table(state.log_history), state.global_step, float(state.epoch), int(kept))
+    return Trace(_table_of(state.log_history), state.global_step, float(state.epoch), int(kept))
 
 
 def _train(trainer: Any, checkpoints: Path, stopping: Stopping | None) -> Any:
@@ -320,7 +367,7 @@ def _own_randomness() -> Iterator[None]:
 
 @contextmanager
 def _advice(recipe: Recipe) -> Iterator[None]:
-    """Turn a lack of memory into an error that says what to do, and tell of a clip in one line."""
+    """Turn a lack of memory into an error that says what to do; shorten what names a clip."""
     try:
         yield
     except AudioError as error:
@@ -328,9 +375,9 @@ def _advice(recipe: Recipe) -> Iterator[None]:
         last = str(error).strip().splitlines()[-1]
         raise AudioError(last.removeprefix("ser_embed.errors.AudioError: ")) from error
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        told = str(error)
+        text = str(error)
         short = isinstance(error, torch.OutOfMemoryError | MemoryError)
-        if not short and "DefaultCPUAllocator" not in told and "out of memory" not in told:
+        if not short and "DefaultCPUAllocator" not in text and "out of memory" not in text:
             raise
         half = max(1, recipe.batch_size // 2)
         times = recipe.accumulate * recipe.batch_size // half

@@ -1,94 +1,35 @@
-"""Stage 2: a head is trained on cached features and reported on."""
+"""Stage 2: models trained and scored on splits of labelled clips.
+
+`train` trains a head on cached features as `TrainConfig` says. What it and every other trained
+thing runs on is `Experiment`: it takes `Labelled` clips (one row a clip, with features of shape
+(N, ...) by `load_clips` and `open_stores`), the splits, and a model with `fit` and
+`predict_log_proba` or any classifier of scikit-learn, and gives the folder of a run with its
+report. A model's `fit` hands back `Fitted`; `fit_tensor` trains a head on features in memory.
+"""
 
 from typing import TYPE_CHECKING
 
 from ser_embed.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from ser_embed.train.data import Labelled, LabelledClips, load_clips, open_stores
-    from ser_embed.train.loop import (
-        EarlyStopping,
-        FitSettings,
-        balanced_weights,
-        fit,
-        has_bf16,
-        log_probabilities,
-        temperature_of,
-    )
-    from ser_embed.train.runs import (
-        Fold,
-        finished_fold,
-        finished_result,
-        fold_folder,
-        identity_of,
-        make_card,
-        predictions_table,
-        report_of,
-        run_name,
-        timed,
-        training_time,
-        write_misclassified,
-        write_parts,
-    )
-    from ser_embed.train.stage import TrainConfig, train
+    from ser_embed.train.data import Labelled, load_clips, open_stores
+    from ser_embed.train.experiment import Experiment, Fitted
+    from ser_embed.train.loop import fit_tensor
+    from ser_embed.train.options import TrainConfig
+    from ser_embed.train.training import train
 else:
     __getattr__ = lazy_names(
         __name__,
         {
-            "data": ["Labelled", "LabelledClips", "load_clips", "open_stores"],
-            "loop": [
-                "EarlyStopping",
-                "FitSettings",
-                "balanced_weights",
-                "fit",
-                "has_bf16",
-                "log_probabilities",
-                "temperature_of",
-            ],
-            "runs": [
-                "Fold",
-                "finished_fold",
-                "finished_result",
-                "fold_folder",
-                "identity_of",
-                "make_card",
-                "predictions_table",
-                "report_of",
-                "run_name",
-                "timed",
-                "training_time",
-                "write_misclassified",
-                "write_parts",
-            ],
-            "stage": ["TrainConfig", "train"],
+            "data": ["Labelled", "load_clips", "open_stores"],
+            "experiment": ["Experiment", "Fitted"],
+            "loop": ["fit_tensor"],
+            "options": ["TrainConfig"],
+            "training": ["train"],
         },
     )
 
 __all__ = [
-    "EarlyStopping",
-    "FitSettings",
-    "Fold",
-    "Labelled",
-    "LabelledClips",
-    "TrainConfig",
-    "balanced_weights",
-    "finished_fold",
-    "finished_result",
-    "fit",
-    "fold_folder",
-    "has_bf16",
-    "identity_of",
-    "load_clips",
-    "log_probabilities",
-    "make_card",
-    "open_stores",
-    "predictions_table",
-    "report_of",
-    "run_name",
-    "temperature_of",
-    "timed",
+    "Experiment", "Fitted", "Labelled", "TrainConfig", "fit_tensor", "load_clips", "open_stores",
     "train",
-    "training_time",
-    "write_misclassified",
-    "write_parts",
-]
+]  # fmt: skip

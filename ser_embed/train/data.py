@@ -6,32 +6,27 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
 import torch
+from sklearn.utils.class_weight import compute_class_weight
 
 from ser_embed.corpora import LabelScheme
-from ser_embed.errors import StoreError
+from ser_embed.errors import HeadError, StoreError
+from ser_embed.heads import calibrated, load_head, read_card
+from ser_embed.reports import read_table
+from ser_embed.splits import Split, audit
 from ser_embed.store import FeatureSettings, FeatureStore
+from ser_embed.train.loop import log_probabilities
+from ser_embed.train.options import ClassWeights
 
-__all__ = ["Batches", "Features", "Labelled", "LabelledClips", "load_clips", "open_stores"]
+__all__ = ["Features", "Labelled", "LabelledClips", "Scored", "load_clips", "open_stores"]
 
 log = logging.getLogger(__name__)
 
 MEMORY_SHARE = 0.4  # of the machine's memory that features may fill before they stay on disk
-
-
-class Batches(Protocol):
-    """What a head is trained on."""
-
-    @property
-    def pooled(self) -> bool:
-        """Whether time is pooled."""
-
-    def batch(self, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return (features float32 (B, ...), frames int64 (B,)) of some clips."""
 
 
 class Features:
@@ -64,10 +59,10 @@ class Features:
         dtype = self.stores[0].file["features"].dtype
         out = np.zeros((len(rows), *self.shape), dtype=dtype)
         for number, store in enumerate(self.stores):
-            places = np.flatnonzero(self.members[rows, 0] == number)
-            if len(places):
-                block = store.read(self.members[rows[places], 1])
-                where: tuple[Any, ...] = (places, *(slice(size) for size in block.shape[1:]))
+            found = np.flatnonzero(self.members[rows, 0] == number)
+            if len(found):
+                block = store.read(self.members[rows[found], 1])
+                where: tuple[Any, ...] = (found, *(slice(size) for size in block.shape[1:]))
                 out[where] = block
         return out
 
@@ -87,13 +82,44 @@ def _machine_memory() -> float:
         return 8e9
 
 
+PAPER_WEIGHTS = {"positive": 1.99, "neutral": 3.0, "negative": 1.0}
+
+_OF_THE_CLIP = (
+    "path", "corpus", "speaker", "gender", "emotion", "intensity", "seconds", "sha256",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Predictions of test clips, and what training knew of them.
+
+    Attributes:
+        predictions: From `Labelled.predictions`; with a column `fold` if of several.
+        training: `label` and `speaker` of the clips that training saw.
+        leakage: What the two have in common, from `splits.audit`.
+    """
+
+    predictions: pd.DataFrame
+    training: pd.DataFrame
+    leakage: dict[str, int]
+
+    @classmethod
+    def joined(cls, folds: Sequence["Scored"]) -> "Scored":
+        """Return the folds of a run as one."""
+        return cls(
+            pd.concat([fold.predictions for fold in folds], ignore_index=True),
+            pd.concat([fold.training for fold in folds], ignore_index=True),
+            {name: sum(fold.leakage[name] for fold in folds) for name in folds[0].leakage},
+        )
+
+
 @dataclass(frozen=True)
 class Labelled:
     """Clips and their classes, whatever is trained on them.
 
     Attributes:
         table: One row a usable clip: the store's columns and `label`, the class index.
-        settings: Settings that all the clips share.
+        settings: Settings that all the clips have.
         classes: Class names.
         trained: Whether the encoder's weights were trained.
         demo: Whether the clips are the synthetic demo corpus.
@@ -107,12 +133,131 @@ class Labelled:
     demo: bool
     left_out: dict[str, int]
 
+    source: ClassVar[str] = "stores"
+    """What the clips are read from, for messages."""
+
+    @property
+    def labels(self) -> np.ndarray:
+        """Class index of each clip, int64 (N,)."""
+        return self.table["label"].to_numpy()
+
     @property
     def digest(self) -> str:
         """SHA-256 of which clips, features and labels these are, in which order."""
         columns = ["corpus", "path", "sha256", "checksum", "label", "speaker"]
         text = self.table[columns].to_csv(index=False) + self.settings.key
         return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
+
+    @property
+    def roots(self) -> list[Path]:
+        """Folders that the clips' audio was read from."""
+        raise NotImplementedError
+
+    def named(self, rows: np.ndarray) -> np.ndarray:
+        """Return the class names of some clips, (n,)."""
+        return np.array(self.classes, dtype=object)[self.labels[rows]]
+
+    def class_weights(self, rule: ClassWeights, rows: np.ndarray) -> np.ndarray:
+        """Return the weight of each class in the loss, float64 (C,).
+
+        Args:
+            rule: `balanced`, by the inverse of the counts, so that the mean over the clips is 1;
+                `paper`, the two-stage paper's; `none`.
+            rows: The training clips.
+
+        Raises:
+            HeadError: The paper's weights are asked for other classes than its three.
+        """
+        if rule == "none":
+            return np.ones(len(self.classes))
+        if rule == "balanced":
+            return compute_class_weight(
+                "balanced", classes=np.arange(len(self.classes)), y=self.labels[rows]
+            )
+        if set(self.classes) != set(PAPER_WEIGHTS):
+            raise HeadError(
+                "--class-weights paper is for positive, neutral, negative (--labels sentiment3); "
+                f"these classes are {', '.join(self.classes)}"
+            )
+        return np.array([PAPER_WEIGHTS[name] for name in self.classes])
+
+    def predictions(
+        self, rows: np.ndarray, probabilities: np.ndarray, raw: np.ndarray
+    ) -> pd.DataFrame:
+        """Join clips to what was predicted of them: what `Report.of` takes.
+
+        Args:
+            rows: The clips.
+            probabilities: Calibrated, (n, C).
+            raw: The same before calibration, (n, C).
+        """
+        table = self.table.iloc[rows][[*_OF_THE_CLIP]].copy()
+        table["label"] = self.named(rows)
+        table["predicted"] = np.array(self.classes, dtype=object)[probabilities.argmax(1)]
+        table["raw_confidence"] = raw.max(1)
+        for number, name in enumerate(self.classes):
+            table[f"p_{name}"] = probabilities[:, number]
+        return table
+
+    def log_probabilities(
+        self, folder: Path, rows: np.ndarray
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """Return log-probabilities float32 (n, C) by what a folder holds, and its card."""
+        raise NotImplementedError
+
+    def score(self, folders: Sequence[Path], rows: np.ndarray) -> pd.DataFrame:
+        """Return the `predictions` of some clips, averaged over heads or networks."""
+        probabilities, raw = [], []
+        for folder in folders:
+            log_probs, card = self.log_probabilities(folder, rows)
+            probabilities.append(calibrated(log_probs, card["temperature"]))
+            raw.append(np.exp(log_probs))
+        return self.predictions(rows, np.mean(probabilities, axis=0), np.mean(raw, axis=0))
+
+    def own_test(self, folders: Sequence[Path]) -> Scored:
+        """Score the test part of each of a run's folds with that fold's head or network.
+
+        Raises:
+            StoreError: Clips of a fold are not among these.
+        """
+        keys = ["corpus", "sha256", "path"]
+        row_of = {key: row for row, key in enumerate(self.table[keys].itertuples(False, None))}
+        folds = []
+        for folder in folders:
+            parts = read_table(folder / "clips.csv")
+            parts = parts[parts["part"] != "pseudo"]  # of other stores, and none of the split
+            rows = np.array([row_of.get(key, -1) for key in parts[keys].itertuples(False, None)])
+            if (rows < 0).any():
+                again = "extract them again" if self.source == "stores" else "name the same ROOT"
+                raise StoreError(
+                    f"{folder / 'clips.csv'}: {(rows < 0).sum()} of its clips are not in the "
+                    f"{self.source} any more; {again}"
+                )
+            part = parts["part"].to_numpy()
+            split = Split(folder.name, *(rows[part == name] for name in ("train", "val", "test")))
+            fold = read_card(folder).get("fold", folder.name)
+            predictions = self.score([folder], split.test).assign(fold=fold)
+            training = parts[part != "test"].assign(fold=fold)
+            folds.append(Scored(predictions, training, audit(split, self.table)))
+        return Scored.joined(folds)
+
+    def every_clip(self, folders: Sequence[Path]) -> Scored:
+        """Score every clip, none of them of a run's own split, with the heads of all folds."""
+        predictions = self.score(folders, np.arange(len(self.table)))
+        parts = pd.concat([read_table(folder / "clips.csv") for folder in folders])
+        training = parts[parts["part"] != "test"].drop_duplicates(["corpus", "path"])
+        speakers, recordings = (
+            set(table[name]) - {""} for table, name in
+            ((predictions, "speaker"), (training, "recording"))
+        )  # fmt: skip
+        return Scored(predictions, training, {
+            "train": len(training),
+            "test": len(predictions),
+            "test_speakers": len(speakers),
+            "shared_speakers": len(speakers & set(training["speaker"])),
+            "duplicates": int(self.table["sha256"].isin(set(training["sha256"])).sum()),
+            "halves": int(self.table["recording"].isin(recordings).sum()),
+        })  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -124,6 +269,35 @@ class LabelledClips(Labelled):
     """
 
     features: Features
+
+    @property
+    def roots(self) -> list[Path]:
+        """Folders that the clips' audio was read from."""
+        return list(dict.fromkeys(Path(store.root) for store in self.features.stores))
+
+    def log_probabilities(
+        self, folder: Path, rows: np.ndarray
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """Return log-probabilities float32 (n, C) by the head in a folder, and its card.
+
+        Raises:
+            HeadError: No head there, or one of other features.
+        """
+        head, card = load_head(folder)
+        if tuple(card["head"]["shape"])[-1] != self.features.shape[-1]:
+            raise HeadError(f"{folder}: takes {card['head']['shape']}, not {self.features.shape}")
+        return log_probabilities(head, self.features, rows), card
+
+    def matrix(self) -> np.ndarray:
+        """Return one row of features a clip, float32 (N, D): frames are averaged over time."""
+        parts = []
+        for rows in torch.arange(len(self.table)).split(256):
+            features, frames = self.features.batch(rows)
+            if not self.features.pooled:  # padding is zero
+                shape = (-1, *[1] * (features.dim() - 2))
+                features = features.sum(-2) / frames.view(shape)
+            parts.append(features.flatten(1))
+        return torch.cat(parts).numpy()
 
 
 def open_stores(files: Sequence[Path], folder: Path) -> list[FeatureStore]:

@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
@@ -16,16 +16,21 @@ from torch.nn import functional as F
 from ser_embed.errors import SerEmbedError
 from ser_embed.reports import scores_of
 from ser_embed.splits import Split
-from ser_embed.train.data import Batches
-from ser_embed.train.perturb import mask, mix
 from ser_embed.train.second_task import SecondTask
 
 __all__ = [
-    "EarlyStopping", "FitSettings", "History", "balanced_weights", "fit", "has_bf16",
+    "Batches", "EarlyStopping", "FitSettings", "History", "fit", "fit_tensor",
     "log_probabilities", "temperature_of",
 ]  # fmt: skip
 
 EVALUATION_BATCH = 256
+
+
+class Batches(Protocol):
+    """What a head is trained on."""
+
+    def batch(self, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return (features float32 (B, ...), frames int64 (B,)) of some clips."""
 
 
 @dataclass
@@ -99,9 +104,6 @@ class FitSettings:
         optimizer: `adamw` or `adam` (whose decay is an L2 penalty).
         stopping: None trains all epochs and keeps the last.
         seed: Order of the clips and dropout.
-        mixup: Pairs of clips are mixed with a share drawn from Beta(mixup, mixup); 0 for none
-            (Zhang et al. 2018).
-        mask: Largest share of a clip's frames, and of its features, that is masked; 0 for none.
     """
 
     epochs: int
@@ -111,35 +113,19 @@ class FitSettings:
     optimizer: Literal["adamw", "adam"]
     stopping: EarlyStopping | None
     seed: int
-    mixup: float = 0.0
-    mask: float = 0.0
-
-
-def balanced_weights(labels: np.ndarray, n_classes: int) -> np.ndarray:
-    """Return class weights (C,) inverse to the classes' counts; their mean over clips is 1.
-
-    Args:
-        labels: Class index of each training clip, (n,).
-        n_classes: Number of classes.
-    """
-    counts = np.bincount(labels, minlength=n_classes)
-    return len(labels) / (n_classes * np.maximum(counts, 1))
 
 
 def _device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def has_bf16() -> bool:
-    """Whether this processor multiplies in bf16."""
-    # torch has no public question for this.
-    return bool(getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)())
-
-
 def _autocast(device: torch.device) -> torch.autocast:
     """bf16 where the processor multiplies it, else full precision."""
-    fast = device.type == "cuda" or has_bf16()
-    return torch.autocast(device.type, torch.bfloat16, enabled=fast)
+    # torch has no public question for this.
+    supported = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    return torch.autocast(
+        device.type, torch.bfloat16, enabled=device.type == "cuda" or bool(supported())
+    )
 
 
 def log_probabilities(head: nn.Module, features: Batches, rows: np.ndarray) -> np.ndarray:
@@ -161,13 +147,17 @@ def temperature_of(log_probs: np.ndarray, labels: np.ndarray) -> float:
         log_probs: (n, C) of the validation part.
         labels: Class indices (n,).
     """
-    candidates = np.exp(np.linspace(np.log(0.2), np.log(10), 200))
-    losses = []
-    for temperature in candidates:
-        scaled = log_probs / temperature
+    from scipy.optimize import minimize_scalar
+
+    def loss(log_temperature: float) -> float:
+        scaled = log_probs / np.exp(log_temperature)
         scaled = scaled - np.logaddexp.reduce(scaled, axis=1, keepdims=True)
-        losses.append(-scaled[np.arange(len(labels)), labels].mean())
-    return float(candidates[int(np.argmin(losses))])
+        return -float(scaled[np.arange(len(labels)), labels].mean())
+
+    found = minimize_scalar(
+        loss, bounds=(np.log(0.2), np.log(10)), method="bounded", options={"xatol": 1e-4}
+    )
+    return float(np.exp(found.x))
 
 
 class _Fit:
@@ -244,16 +234,13 @@ class _Fit:
         for rows in batches:
             batch, frames = self.features.batch(rows)
             targets = F.one_hot(self.labels[rows], len(self.weights)).float()
-            share, pooled = self.settings.mask, self.features.pooled
-            batch = mask(batch.to(self.device), frames, share, pooled)
-            batch, targets, frames = mix(batch, targets, frames, self.settings.mixup)
             with _autocast(self.device):
-                log_probs = self.head(batch, frames.to(self.device))
+                log_probs = self.head(batch.to(self.device), frames.to(self.device))
             summed = -(log_probs * targets * self.weights).sum()
             mass = (targets * self.weights).sum()
             self.optimizer.zero_grad(set_to_none=True)
-            beside = self.second.loss(rows) if self.second else 0.0
-            (summed / mass + beside).backward()
+            second = self.second.loss(rows) if self.second else 0.0
+            (summed / mass + second).backward()
             self.optimizer.step()
             total += summed.detach()
             weight += mass
@@ -334,7 +321,7 @@ def fit(
         class_weights: Weight of each class in the loss, (C,).
         settings: How to train.
         checkpoint: File that the state is kept in after every epoch, and resumed from.
-        second: Another task that is learnt beside; its loss isn't in the history.
+        second: A second task to learn; its loss isn't in the history.
         on_epoch: Called after every epoch.
 
     Returns:
@@ -349,3 +336,31 @@ def fit(
         second.close()
     head.to("cpu").eval()
     return history
+
+
+class _InMemory:
+    """Features of whole clips, float32 (N, ...), each of one frame."""
+
+    def __init__(self, features: torch.Tensor) -> None:
+        self.features = features
+
+    def batch(self, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.features[rows], torch.ones(len(rows), dtype=torch.int64)
+
+
+def fit_tensor(
+    head: nn.Module, features: torch.Tensor, labels: np.ndarray, split: Split,
+    class_weights: np.ndarray, seed: int,
+) -> History:  # fmt: skip
+    """Train a head in place on features in memory, with early stopping; see `fit`.
+
+    Args:
+        head: Takes (B, ...), and the number of frames (B,), which is one.
+        features: Of all clips, float32 (N, ...).
+        labels: Class index of each clip, int64 (N,).
+        split: Rows of each part.
+        class_weights: Weight of each class in the loss, (C,).
+        seed: Order of the clips and dropout.
+    """
+    settings = FitSettings(100, 32, 1e-3, 0.01, "adamw", EarlyStopping(), seed)
+    return fit(head, _InMemory(features), labels, split, class_weights, settings)

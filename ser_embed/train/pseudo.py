@@ -1,7 +1,7 @@
-"""Pseudo-labels: clips whose labels nobody looks at, labelled by a head that is sure of them.
+"""Pseudo-labels: clips whose labels nobody looks at, labelled by a head that is confident of them.
 
-A fold's head is trained on its own clips, asked about the others, and trained anew with those
-that it is sure of (Lee 2013). Clips of the test part's speakers are never among them.
+A fold's head is trained on its own clips, labels the others, and is trained anew with those
+that it is confident of (Lee 2013). Clips of the test part's speakers are never among them.
 """
 
 import logging
@@ -20,7 +20,7 @@ from ser_embed.store import FeatureStore
 from ser_embed.train.data import Features, LabelledClips, open_stores
 
 __all__ = [
-    "UNLABELLED", "Pseudo", "labelled_stores", "strangers", "sure_of", "with_unlabelled",
+    "UNLABELLED", "Pseudo", "labelled_stores", "unlabelled_rows", "with_unlabelled",
 ]  # fmt: skip
 
 log = logging.getLogger(__name__)
@@ -72,8 +72,8 @@ def with_unlabelled(clips: LabelledClips, files: Sequence[Path]) -> LabelledClip
     )
 
 
-def strangers(clips: LabelledClips, split: Split) -> np.ndarray:
-    """Return the rows without a label that have nothing in common with the test part, (n,).
+def unlabelled_rows(clips: LabelledClips, split: Split) -> np.ndarray:
+    """Return the rows (n,) without a label that have nothing in common with the test part.
 
     A clip without a named speaker is left out too: it may be anybody's.
 
@@ -102,7 +102,7 @@ class Pseudo:
     Attributes:
         rows: Their rows, int64 (m,).
         labels: Their class indices, int64 (m,).
-        asked: How many clips the head was asked about.
+        asked: How many clips the head was given.
     """
 
     rows: np.ndarray
@@ -110,16 +110,27 @@ class Pseudo:
     asked: int
 
     @classmethod
-    def none(cls) -> "Pseudo":
-        """Return no clips at all."""
-        empty = np.empty(0, dtype=np.int64)
-        return cls(empty, empty, 0)
+    def of(
+        cls, rows: np.ndarray, log_probs: np.ndarray, temperature: float, least: float
+    ) -> "Pseudo":
+        """Return the clips that a head is confident of.
 
-    def joined(self, labels: np.ndarray) -> np.ndarray:
-        """Return all clips' labels (N,) with these among them."""
-        joined = labels.copy()
-        joined[self.rows] = self.labels
-        return joined
+        Args:
+            rows: Rows of the clips it was given, (n,).
+            log_probs: What it predicted, (n, C).
+            temperature: The head's, so that its confidence is what validation says it is worth.
+            least: Least confidence.
+        """
+        probabilities = calibrated(log_probs, temperature)
+        sure = probabilities.max(1, initial=0) >= least
+        log.info("confident of %d of %d unlabelled clips", sure.sum(), len(rows))
+        return cls(rows[sure], probabilities[sure].argmax(1).astype(np.int64), len(rows))
+
+    def labelled(self, clips: LabelledClips) -> LabelledClips:
+        """Return the clips with these labels."""
+        labels = clips.labels.copy()
+        labels[self.rows] = self.labels
+        return replace(clips, table=clips.table.assign(label=labels))
 
     def added(self, split: Split) -> Split:
         """Return a split that trains on these clips too."""
@@ -129,18 +140,3 @@ class Pseudo:
         """Return what a card says of them: how many were `asked`, and how many taken by class."""
         counts = np.bincount(self.labels, minlength=len(classes)).tolist()
         return {"asked": self.asked, "taken": dict(zip(classes, counts, strict=True))}
-
-
-def sure_of(rows: np.ndarray, log_probs: np.ndarray, temperature: float, least: float) -> Pseudo:
-    """Return the clips that a head is sure of.
-
-    Args:
-        rows: Rows of the clips it was asked about, (n,).
-        log_probs: What it said, (n, C).
-        temperature: The head's, so that its confidence is what validation says it is worth.
-        least: Confidence from which a clip is taken.
-    """
-    probabilities = calibrated(log_probs, temperature)
-    sure = probabilities.max(1, initial=0) >= least
-    log.info("sure of %d of %d unlabelled clips", sure.sum(), len(rows))
-    return Pseudo(rows[sure], probabilities[sure].argmax(1).astype(np.int64), len(rows))

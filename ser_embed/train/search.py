@@ -17,16 +17,16 @@ from ser_embed.heads import HEADS, build_head
 from ser_embed.splits import Split, rotations
 from ser_embed.train.data import LabelledClips
 from ser_embed.train.loop import FitSettings, fit
-from ser_embed.train.weighting import ClassWeights, class_weights
+from ser_embed.train.options import ClassWeights
 
 __all__ = ["SEARCHED", "require_optuna", "search_head", "search_settings"]
 
 log = logging.getLogger(__name__)
 
-SEARCHED = ("lr", "dropout", "weight_decay", "batch_size", "mixup", "mask")
+SEARCHED = ("lr", "dropout", "weight_decay", "batch_size")
 """What is searched for."""
 
-_TURNS = 2  # of validation speakers that a trial is judged by: one alone is two or three voices
+_ROTATIONS = 2  # of validation speakers by which a trial is judged: one alone is few voices
 _LEAST_DECAY = 1e-5  # where the logarithmic range begins
 
 
@@ -56,8 +56,6 @@ def _suggest(trial: Any, given: Mapping[str, Any]) -> dict[str, Any]:
         "batch_size": trial.suggest_categorical(
             "batch_size", sorted({16, 32, 64, 128, given["batch_size"]})
         ),
-        "mixup": trial.suggest_categorical("mixup", sorted({0.0, 0.2, 0.4, given["mixup"]})),
-        "mask": trial.suggest_float("mask", 0.0, max(0.4, given["mask"])),
     }
 
 
@@ -119,7 +117,7 @@ def search_head(
 ) -> dict[str, Any]:
     """Search for a head's settings on one split; see `search_settings`.
 
-    Each trial is judged by its mean over two turns of validation speakers.
+    Each trial is judged by its mean over two parts of validation speakers.
 
     Args:
         clips: All clips; those of the test part are never looked at.
@@ -132,20 +130,20 @@ def search_head(
     """
     if not n_trials:
         return {}
-    labels, n_classes = clips.table["label"].to_numpy(), len(clips.classes)
-    turns = rotations(split, clips.table, _TURNS, settings.seed)
+    labels, n_classes = clips.labels, len(clips.classes)
+    rotated = rotations(split, clips.table, _ROTATIONS, settings.seed)
 
-    def judge(told: Mapping[str, Any]) -> float:
-        tried = replace(settings, **{k: v for k, v in told.items() if k != "dropout"})
+    def judge(values: Mapping[str, Any]) -> float:
+        tried = replace(settings, **{k: v for k, v in values.items() if k != "dropout"})
         scores = []
-        for turn in turns:
+        for part in rotated:
             module = build_head(head["name"], clips.features.shape, n_classes, head["pooled"],
-                                settings.seed, dropout=told["dropout"])  # fmt: skip
-            weights = class_weights(rule, clips.classes, labels[turn.train])
-            history = fit(module, clips.features, labels, turn, weights, tried)
+                                settings.seed, dropout=values["dropout"])  # fmt: skip
+            weights = clips.class_weights(rule, part.train)
+            history = fit(module, clips.features, labels, part, weights, tried)
             scores.append(history.val_uar[history.best - 1])
         return float(np.mean(scores))
 
-    values = {**asdict(settings), "dropout": HEADS[head["name"]].dropout}
-    given = {name: values[name] for name in SEARCHED}
+    first = {**asdict(settings), "dropout": HEADS[head["name"]].dropout}
+    given = {name: first[name] for name in SEARCHED}
     return search_settings(judge, given, n_trials, folder, settings.seed)

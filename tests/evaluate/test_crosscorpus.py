@@ -11,7 +11,7 @@ from stores import write_store
 
 from ser_embed import crosscorpus
 from ser_embed.evaluate import EvaluateConfig, cross_corpus, evaluate_run
-from ser_embed.train import stage as train
+from ser_embed.train import training as train
 
 Ran = tuple[int, dict[str, Any], str]
 Command = Callable[..., Ran]

@@ -13,7 +13,7 @@ import pytest
 from stores import SETTINGS, write_store
 
 from ser_embed.evaluate import __main__ as evaluate
-from ser_embed.train import stage as train
+from ser_embed.train import training as train
 
 Ran = tuple[int, dict[str, Any], str]
 Command = Callable[..., Ran]

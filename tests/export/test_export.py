@@ -38,7 +38,7 @@ from ser_embed.extract import ExtractConfig, extract, spread
 from ser_embed.heads.checkpoint import calibrated, read_card, sealed
 from ser_embed.heads.kinds import HEADS
 from ser_embed.predict.classifier import Classifier
-from ser_embed.train import stage as train
+from ser_embed.train import training as train
 
 onnx = pytest.importorskip("onnx", reason="needs the extra 'onnx'")
 pytest.importorskip("onnxruntime", reason="needs the extra 'onnx'")

@@ -17,14 +17,13 @@ from ser_embed.corpora.labels import LabelScheme
 from ser_embed.corpora.listing import read_demo
 from ser_embed.errors import CorpusError, LabelError, MissingExtra, SerEmbedError
 from ser_embed.extract.encoding import spread
-from ser_embed.finetune.augment import make_augment
 from ser_embed.finetune.network import build_network
 from ser_embed.finetune.recipes import RECIPES, Augmentation, fill_in
 from ser_embed.finetune.recordings import (
     Collator,
     Recordings,
     Waveforms,
-    read_recordings,
+    make_augment,
     training_data,
 )
 from ser_embed.store.settings import FeatureSettings
@@ -119,9 +118,9 @@ SETTINGS = FeatureSettings(
 def clips() -> Recordings:
     listing = read_demo()
     few = spread(listing.utterances, 40)
-    return read_recordings(
+    return Recordings.read(
         type(listing)(listing.corpus, listing.root, few), LabelScheme.load("emotion8"), SETTINGS,
-        trained=True, workers=0, hide=True,
+        trained=True, workers=0, quiet=True,
     )  # fmt: skip
 
 
@@ -175,7 +174,7 @@ def test_clips_that_cannot_be_used_are_told(
     write_tone(tmp_path / "copy/03-01-01-01-01-01-01.wav")
     listing = read_corpus(tmp_path, "ravdess")
     scheme = LabelScheme.load("emotion8")
-    told = read_recordings(listing, scheme, SETTINGS, trained=True, workers=0, hide=True)
+    told = Recordings.read(listing, scheme, SETTINGS, trained=True, workers=0, quiet=True)
     assert len(told.table) == 1  # the copy is the same clip
     assert [(path.name, reason) for path, reason in told.faults] == [
         ("03-01-02-01-01-01-01.wav", "the file is empty")
@@ -183,7 +182,7 @@ def test_clips_that_cannot_be_used_are_told(
     (tmp_path / "03-01-01-01-01-01-01.wav").write_bytes(b"")
     (tmp_path / "copy/03-01-01-01-01-01-01.wav").unlink()
     with pytest.raises(CorpusError, match="none of its 3 clips can be used"):
-        read_recordings(listing, scheme, SETTINGS, trained=True, workers=0, hide=True)
+        Recordings.read(listing, scheme, SETTINGS, trained=True, workers=0, quiet=True)
 
 
 # --- recipes ---------------------------------------------------------------------------------
@@ -217,8 +216,8 @@ def test_an_emotion_without_a_name_is_an_error(tmp_path: Path) -> None:
 
     (tmp_path / "x.csv").write_text("path,emotion\na.wav,gloomy\n")
     with pytest.raises(LabelError, match="gloomy"):
-        read_recordings(read_csv(tmp_path / "x.csv"), LabelScheme.load("emotion8"), SETTINGS,
-                        trained=True, workers=0, hide=True)  # fmt: skip
+        Recordings.read(read_csv(tmp_path / "x.csv"), LabelScheme.load("emotion8"), SETTINGS,
+                        trained=True, workers=0, quiet=True)  # fmt: skip
 
 
 def test_a_file_name_that_is_no_text(tmp_path: Path, write_tone: Callable[..., Path]) -> None:
@@ -231,8 +230,8 @@ def test_a_file_name_that_is_no_text(tmp_path: Path, write_tone: Callable[..., P
         write_tone(tmp_path / f"made/03-01-{emotion}-01-01-01-01.wav")
     (tmp_path / "made").rename(tmp_path / os.fsdecode(b"\xe9t\xe9"))
     listing = read_corpus(tmp_path, "ravdess")
-    told = read_recordings(
-        listing, LabelScheme.load("emotion8"), SETTINGS, trained=True, workers=0, hide=True
+    told = Recordings.read(
+        listing, LabelScheme.load("emotion8"), SETTINGS, trained=True, workers=0, quiet=True
     )
     data = training_data(told, np.array([1]), Waveforms(told, None))
     assert len(data[0]["waveform"]) == 16_000

@@ -21,11 +21,8 @@ from ser_embed.errors import EncoderError, HeadError
 from ser_embed.finetune.network import (
     Network,
     build_network,
-    freeze,
     is_network,
     load_network,
-    mask_states,
-    n_layers,
     save_network,
 )
 from ser_embed.heads.checkpoint import load_head, read_card, sealed
@@ -286,15 +283,15 @@ def test_states_are_masked_in_training_alone(
         with torch.inference_mode():
             return [module.encoder.train()(**batch).last_hidden_state for _ in range(2)]
 
-    mask_states(network, None, None)
+    network.mask_states(None, None)
     torch.testing.assert_close(*_two())
     for shares in ((0.3, 0.0), (0.0, 0.3)):
-        mask_states(network, *shares)
+        network.mask_states(*shares)
         assert not torch.allclose(*_two(), atol=0.1)
     np.testing.assert_array_equal(network.log_probabilities([waveforms[0]]), before)
     module.encoder.config = transformers.BertConfig()  # which has no such thing
     with pytest.raises(EncoderError, match="bert: its hidden states can't be masked"):
-        mask_states(network, 0.1, None)
+        network.mask_states(0.1, None)
 
 
 @pytest.mark.parametrize("name", ["Hubert", "WavLM"])
@@ -310,7 +307,7 @@ def test_other_encoders_are_masked_too(name: str, waveforms: np.ndarray, tmp_pat
         getattr(transformers, f"{name}Model")(config).save_pretrained(tmp_path)
     transformers.Wav2Vec2FeatureExtractor().save_pretrained(tmp_path)
     network = build_network("stats", str(tmp_path), CLASSES, 0.0, seed=0)
-    mask_states(network, 0.2, 0.2)
+    network.mask_states(0.2, 0.2)
     with torch.inference_mode():
         states = [network.module.encoder.train()(
             **network.batch(list(waveforms))).last_hidden_state for _ in range(2)]  # fmt: skip
@@ -337,7 +334,7 @@ def test_masks_that_an_encoder_had_not_are_saved_and_loaded(
     encoder = tiny_encoder(tmp_path / "encoder", mask_time_prob=own)
     for share in (0.0, 0.1):
         network = build_network(kind, str(encoder), CLASSES, 0.0, seed=0)
-        mask_states(network, share, 0.0)
+        network.mask_states(share, 0.0)
         network.module.train()(**network.batch(list(waveforms)))
         save_network(tmp_path / f"{share}", network, CARD)
         loaded, _ = load_network(tmp_path / f"{share}")
@@ -370,7 +367,7 @@ def test_what_is_frozen_stays_and_the_rest_learns(
     kind: str, lowest: Any, encoders: dict[str, Path], waveforms: np.ndarray
 ) -> None:
     network = build_network(kind, str(encoders["group"]), CLASSES, 0.0, seed=0)
-    left = freeze(network, lowest)
+    left = network.freeze(lowest)
     module = network.module.train()
     before = {name: p.detach().clone() for name, p in module.named_parameters()}
     logits = module(**network.batch(list(waveforms)))["logits"]
@@ -400,10 +397,10 @@ def test_what_is_frozen_stays_and_the_rest_learns(
 
 def test_too_many_layers_to_freeze(encoders: dict[str, Path]) -> None:
     network = build_network("mlp", str(encoders["layer"]), CLASSES, 0.0, seed=0)
-    assert n_layers(network) == 2
+    assert network.n_layers == 2
     for number in (3, -1):
         with pytest.raises(EncoderError, match=f"--freeze {number}: the encoder has 2 layers"):
-            freeze(network, number)
+            network.freeze(number)
 
 
 def test_an_encoder_of_the_hub_without_the_hub(

@@ -24,7 +24,8 @@ from ser_embed.bundled import DEMO_CORPUS
 from ser_embed.corpora.labels import LabelScheme
 from ser_embed.corpora.listing import read_corpus
 from ser_embed.evaluate import __main__ as evaluate
-from ser_embed.finetune import stage as finetune
+from ser_embed.finetune import tuning as finetune
+from ser_embed.finetune.__main__ import main as finetune_main
 from ser_embed.finetune.network import load_network
 from ser_embed.finetune.recordings import Recordings
 from ser_embed.finetune.trainer import _loss_of, available_precision
@@ -46,7 +47,7 @@ def command(capsys: pytest.CaptureFixture[str]) -> Command:
 
     def _run(*args: object) -> Ran:
         capsys.readouterr()
-        status = finetune.main([*map(str, args), "--json", "--quiet"])
+        status = finetune_main([*map(str, args), "--json", "--quiet"])
         printed = capsys.readouterr()
         lines = printed.out.splitlines()
         return status, json.loads(lines[-1]) if lines else {}, printed.err
@@ -305,12 +306,11 @@ def test_early_stopping_keeps_the_best_and_a_resume_after_it_takes_no_step(
     args = options(tiny, tmp_path, "--recipe", "crema21", "--split", "random", "--epochs", 30,
                    "--lr", 0.05, "--eval-steps", 2, "--batch-size", 16, "--early-stop",
                    "--patience", 2, "--name", "early")  # fmt: skip
-    real = finetune.tune_fold.__globals__["score_clips"]
-    monkeypatch.setitem(finetune.tune_fold.__globals__, "score_clips", interrupt)
-    assert finetune.main([*map(str, args), "--quiet"]) == 130
+    with monkeypatch.context() as patch:
+        patch.setattr(Recordings, "by_network", interrupt)
+        assert finetune_main([*map(str, args), "--quiet"]) == 130
     checkpoints = sorted((tmp_path / "early/checkpoints").iterdir())
     assert 1 <= len(checkpoints) <= 2  # the newest, and the best beside it
-    monkeypatch.setitem(finetune.tune_fold.__globals__, "score_clips", real)
     status, _, error = command(*args)
     assert status == 0, error
     history = pd.read_csv(tmp_path / "early/history.csv")
@@ -440,7 +440,7 @@ from ser_embed import finetune
 import torch, transformers, datasets, accelerate, audiomentations, matplotlib.figure
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + 700_000_000,) * 2)
-raise SystemExit(finetune.main(sys.argv[1:]))
+raise SystemExit(finetune_main(sys.argv[1:]))
 """
 
 
@@ -465,14 +465,14 @@ def test_a_clip_that_goes_away_is_named(
     for path in sorted(DEMO_CORPUS.rglob("*.ogg"))[::4]:
         shutil.copy(path, tmp_path)
     gone: list[Path] = []
-    real = finetune.tune_fold
+    real = finetune.NetworkModel.fit
 
-    def after_a_loss(clips: Recordings, split: Split, *more: Any) -> Any:
+    def after_a_loss(self: Any, clips: Recordings, split: Split, folder: Path) -> Any:
         gone.append(clips.root / clips.table["path"].iat[split.train[0]])
         gone[0].unlink()
-        return real(clips, split, *more)
+        return real(self, clips, split, folder)
 
-    monkeypatch.setattr(finetune, "tune_fold", after_a_loss)
+    monkeypatch.setattr(finetune.NetworkModel, "fit", after_a_loss)
     args = options(tiny, tmp_path / "runs", "--recipe", "crema21", "--split", "random", "--workers",
                    workers)  # fmt: skip
     args[:2] = [tmp_path, "--corpus", "ravdess"]

@@ -11,10 +11,9 @@ from test_endtoend import tiny_encoder
 from ser_embed.corpora.labels import LabelScheme
 from ser_embed.corpora.listing import Listing, listing_of
 from ser_embed.extract.encoding import spread
-from ser_embed.finetune import probe
 from ser_embed.finetune.network import Network, build_network
-from ser_embed.finetune.recordings import Recordings, read_recordings
-from ser_embed.finetune.tuning import score_clips
+from ser_embed.finetune.recordings import Recordings
+from ser_embed.finetune.tuning import probe
 from ser_embed.reports.scores import confusion, uar_of
 from ser_embed.splits.rules import Split, make_splits
 from ser_embed.store.settings import FeatureSettings
@@ -33,7 +32,7 @@ def clips() -> Recordings:
         encoder="tiny", weights="", layer=2, pool="mean", norm="none", trim=True, seconds=1.0,
         fill="none", dtype="float32", precision="fp32", seed=0,
     )  # fmt: skip
-    return read_recordings(some, LabelScheme.load("sentiment3"), settings, True, 0, True)
+    return Recordings.read(some, LabelScheme.load("sentiment3"), settings, True, 0, True)
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +55,7 @@ def test_the_head_learns_and_the_encoder_stays(kind: Any, clips: Recordings, spl
     assert all(name.startswith("head.") for name in moved)
     # The whole network, from the waveform on, is now what the probe was.
     labels = clips.table["label"].to_numpy()[split.val]
-    predicted = score_clips(network, clips, split.val, 5).argmax(1)
+    predicted = clips.by_network(network, split.val, 5).argmax(1)
     assert uar_of(confusion(labels, predicted, 3)) == pytest.approx(told["val_uar"])
     assert told["val_uar"] > 0.4
     assert 1 <= told["kept"] <= told["epochs"]

@@ -50,7 +50,7 @@ from ser_embed.live.terminal import watch
 from ser_embed.predict.classifier import Classifier, Prediction
 from ser_embed.predict.options import SegmentSettings
 from ser_embed.predict.recording import Recording
-from ser_embed.train import stage as train
+from ser_embed.train.__main__ import main as train_main
 
 SINK = "ser_sink"
 JACK_SINK = "PulseAudio JACK Sink"  # by this name JACK and PortAudio know it
@@ -89,7 +89,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     stage1 = ["--corpus", "demo", "--limit", "64", "--backend", "torch", "--workers", "0"]
     stage2 = f"--split random --epochs 30 --lr 0.002 --runs-dir {folder / 'runs'}".split()
     assert extract.main([*common, *stage1]) == 0
-    assert train.main([*common, *stage2]) == 0
+    assert train_main([*common, *stage2]) == 0
     return folder / "runs"
 
 

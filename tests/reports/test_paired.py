@@ -15,7 +15,7 @@ from ser_embed.errors import HeadError
 from ser_embed.evaluate import __main__ as evaluate
 from ser_embed.reports.paired import Comparison, mcnemar
 from ser_embed.reports.scores import Report
-from ser_embed.train import stage as train
+from ser_embed.train import training as train
 
 CLASSES = ("positive", "neutral", "negative")
 

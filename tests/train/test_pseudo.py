@@ -13,8 +13,14 @@ from ser_embed.errors import StoreError
 from ser_embed.evaluate import EvaluateConfig, evaluate_run
 from ser_embed.heads.checkpoint import read_card
 from ser_embed.splits.rules import make_splits
-from ser_embed.train import stage as train
-from ser_embed.train.pseudo import UNLABELLED, labelled_stores, strangers, sure_of, with_unlabelled
+from ser_embed.train.__main__ import main as train_main
+from ser_embed.train.pseudo import (
+    UNLABELLED,
+    Pseudo,
+    labelled_stores,
+    unlabelled_rows,
+    with_unlabelled,
+)
 
 LABELS = ("--labels", "sentiment3", "--head", "mlp", "--epochs", 8, "--split", "kfold", "--quiet")
 
@@ -59,7 +65,7 @@ def test_other_settings_and_the_demo_are_refused(features: Path, tmp_path: Path)
         with_unlabelled(clips, (demo,))
 
 
-def test_strangers_share_no_speaker_with_the_test_part(tmp_path: Path) -> None:
+def test_unlabelled_rows_have_no_test_speaker(tmp_path: Path) -> None:
     """The same speakers in both stores: of each fold only those that it doesn't test."""
     labelled = write_store(tmp_path, n_speakers=5, per_emotion=2)
     more = write_store(tmp_path / "more", n_speakers=5, per_emotion=4, text="other takes")
@@ -67,7 +73,7 @@ def test_strangers_share_no_speaker_with_the_test_part(tmp_path: Path) -> None:
     splits = make_splits("kfold", clips.table, clips.classes, 0)
     joined = with_unlabelled(clips, (more,))
     for split in splits:
-        rows = strangers(joined, split)
+        rows = unlabelled_rows(joined, split)
         assert set(joined.table["label"].iloc[rows]) == {UNLABELLED}
         tested = set(joined.table["speaker"].iloc[split.test])
         assert not tested & set(joined.table["speaker"].iloc[rows])
@@ -76,25 +82,28 @@ def test_strangers_share_no_speaker_with_the_test_part(tmp_path: Path) -> None:
     joined = with_unlabelled(clips, (nameless,))
     joined.table.loc[joined.table["label"] == UNLABELLED, "speaker"] = ""
     with pytest.raises(StoreError, match="a speaker without a name"):
-        strangers(joined, splits[0])
+        unlabelled_rows(joined, splits[0])
 
 
-def test_sure_is_what_the_temperature_says() -> None:
+def test_confidence_is_what_the_temperature_says(tmp_path: Path) -> None:
     log_probs = np.log(np.array([[0.95, 0.05], [0.8, 0.2], [0.01, 0.99]]))
     rows = np.array([7, 8, 9])
     for temperature, wanted in ((1.0, [7, 9]), (0.5, [7, 8, 9]), (3.0, [])):
-        told = sure_of(rows, log_probs, temperature, 0.9)
-        assert told.rows.tolist() == wanted
-        assert told.asked == 3
-    told = sure_of(rows, log_probs, 1.0, 0.9)
-    assert told.labels.tolist() == [0, 1]
-    assert told.joined(np.full(10, -1)).tolist() == [-1] * 7 + [0, -1, 1]
-    assert told.facts(("a", "b")) == {"asked": 3, "taken": {"a": 1, "b": 1}}
+        pseudo = Pseudo.of(rows, log_probs, temperature, 0.9)
+        assert pseudo.rows.tolist() == wanted
+        assert pseudo.asked == 3
+    pseudo = Pseudo.of(rows, log_probs, 1.0, 0.9)
+    assert pseudo.labels.tolist() == [0, 1]
+    clips = load(write_store(tmp_path, n_speakers=2, per_emotion=2))
+    before = clips.labels.tolist()
+    assert pseudo.labelled(clips).labels.tolist() == [*before[:7], 0, before[8], 1, *before[10:]]
+    assert clips.labels.tolist() == before
+    assert pseudo.facts(("a", "b")) == {"asked": 3, "taken": {"a": 1, "b": 1}}
 
 
 def run_of(tmp_path: Path, features: Path, name: str, *more: object) -> Path:
     args = [store_of(features, "ravdess"), *LABELS, "--runs-dir", tmp_path, "--name", name, *more]
-    assert train.main([*map(str, args)]) == 0
+    assert train_main([*map(str, args)]) == 0
     return tmp_path / name
 
 
@@ -169,5 +178,5 @@ def test_the_folders_other_stores_are_the_labelled_ones(features: Path) -> None:
 def test_a_confidence_that_can_not_be_is_refused(
     features: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert train.main(["--features-dir", str(features), "--confidence", "1.5"]) == 1
+    assert train_main(["--features-dir", str(features), "--confidence", "1.5"]) == 1
     assert "--confidence 1.5: above 0, up to 1" in capsys.readouterr().err

@@ -10,14 +10,13 @@ from stores import load, write_store
 
 from ser_embed.heads.checkpoint import load_head, read_card
 from ser_embed.splits.rules import make_splits
-from ser_embed.train import stage as train
+from ser_embed.train.__main__ import main as train_main
 from ser_embed.train.data import Features
 from ser_embed.train.loop import EarlyStopping, FitSettings
 from ser_embed.train.search import SEARCHED, search_head, search_settings
 
 pytest.importorskip("optuna")
-GIVEN = {"lr": 1e-3, "dropout": 0.3, "weight_decay": 0.01, "batch_size": 32, "mixup": 0.0,
-         "mask": 0.0}  # fmt: skip
+GIVEN = {"lr": 1e-3, "dropout": 0.3, "weight_decay": 0.01, "batch_size": 32}
 
 
 def bowl(told: Mapping[str, Any]) -> float:
@@ -62,7 +61,7 @@ def test_an_interrupted_search_goes_on_to_the_same_end(tmp_path: Path) -> None:
 
 
 def test_settings_beyond_the_usual_bounds_can_be_given(tmp_path: Path) -> None:
-    given = {**GIVEN, "lr": 0.05, "weight_decay": 0.0, "batch_size": 7, "mask": 0.9, "mixup": 3.0}
+    given = {**GIVEN, "lr": 0.05, "weight_decay": 0.0, "batch_size": 7}
     tried: list[dict[str, Any]] = []
 
     def judge(told: Mapping[str, Any]) -> float:
@@ -106,7 +105,7 @@ def test_train_searches_each_fold_and_trains_what_it_found(
         "--features-dir", tmp_path, "--runs-dir", tmp_path / "runs", "--head", "mlp",
         "--epochs", 3, "--early-stop", "--split", "kfold", "--search", 3, "--name", "s", "--quiet",
     ]  # fmt: skip
-    assert train.main([*map(str, args)]) == 0
+    assert train_main([*map(str, args)]) == 0
     cards = [read_card(path.parent) for path in sorted((tmp_path / "runs/s").glob("*/card.json"))]
     assert len(cards) == 5
     for card in cards:
@@ -118,5 +117,5 @@ def test_train_searches_each_fold_and_trains_what_it_found(
         card["training"]["search"]["lr"] == 1e-3 for card in cards
     )
     load_head(next((tmp_path / "runs/s").glob("*/card.json")).parent)
-    assert train.main([*map(str, args), "--search", "-1"]) == 1
+    assert train_main([*map(str, args), "--search", "-1"]) == 1
     assert "--search -1: at least 0" in capsys.readouterr().err

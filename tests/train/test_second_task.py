@@ -14,7 +14,7 @@ from ser_embed.errors import HeadError
 from ser_embed.heads.checkpoint import build_head
 from ser_embed.splits.rules import Split, make_splits
 from ser_embed.store.reader import FeatureStore
-from ser_embed.train import stage as train
+from ser_embed.train import training as train
 from ser_embed.train.data import LabelledClips, load_clips
 from ser_embed.train.loop import FitSettings, History, fit
 from ser_embed.train.second_task import SecondTask, second_task_of
@@ -134,10 +134,3 @@ def test_a_run_with_one_has_a_head_of_the_usual_kind(tmp_path: Path) -> None:
     assert bytes_of[0] != bytes_of[1]
     command = json.loads((heads[1] / "card.json").read_text())["command"]
     assert "--second-task gender" in command
-
-
-def test_with_mixup_it_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    write_store(tmp_path)
-    arguments = ["--features-dir", str(tmp_path), "--mixup", "0.2", "--second-task", "gender"]
-    assert train.main(arguments) == 1
-    assert "a mixed clip has no one speaker" in capsys.readouterr().err

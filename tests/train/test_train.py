@@ -24,7 +24,8 @@ from ser_embed.heads.checkpoint import build_head, load_head, read_card
 from ser_embed.heads.kinds import HEADS
 from ser_embed.heads.networks import Ensemble
 from ser_embed.reports.scores import uar_of
-from ser_embed.train import stage as train
+from ser_embed.train import training as train
+from ser_embed.train.__main__ import main as train_main
 
 Ran = tuple[int, dict[str, Any], str]
 Command = Callable[..., Ran]
@@ -42,7 +43,7 @@ def command(capsys: pytest.CaptureFixture[str]) -> Command:
 
     def _run(*args: object) -> Ran:
         capsys.readouterr()
-        status = train.main([*map(str, args), "--json", "--quiet"])
+        status = train_main([*map(str, args), "--json", "--quiet"])
         printed = capsys.readouterr()
         lines = printed.out.splitlines()
         return status, json.loads(lines[-1]) if lines else {}, printed.err
@@ -330,7 +331,7 @@ def test_the_default_head_fits(
 def test_an_ensemble_is_trained_resumed_and_used(
     features: Path, tmp_path: Path, command: Command
 ) -> None:
-    wanted = options(features, tmp_path, "--ensemble", "3", "--mixup", "0.3")
+    wanted = options(features, tmp_path, "--ensemble", "3")
     status, result, _ = command(*wanted)
     assert status == 0
     folder = Path(result["run"])
@@ -440,7 +441,7 @@ def test_what_a_score_is_worth_is_said_in_the_report(tmp_path: Path, command: Co
 def test_what_is_printed_without_json(
     features: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert train.main([*map(str, options(features, tmp_path)), "--quiet"]) == 0
+    assert train_main([*map(str, options(features, tmp_path)), "--quiet"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert re.match(
         r"UAR 0\.\d+ \[0\.\d+, [01]\.\d+\]  WA 0\.\d+  macro-F1 0\.\d+  on \d+ clips", lines[0]
@@ -495,5 +496,5 @@ def test_options_that_cannot_be_are_named(
 @pytest.mark.parametrize("wrong", [["--no-such"], ["--stop-rule", "never"], ["--epochs", "many"]])
 def test_wrong_usage_exits_with_2(wrong: list[str]) -> None:
     with pytest.raises(SystemExit) as left:
-        train.main(wrong)
+        train_main(wrong)
     assert left.value.code == 2
