@@ -20,11 +20,11 @@ from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
+from ser_embed import compare
 from ser_embed.audio.cutting import cut_clip
 from ser_embed.audio.decoding import load_audio
 from ser_embed.corpora.listing import read_demo
 from ser_embed.errors import HeadError
-from ser_embed import compare
 from ser_embed.evaluate.contestants import contestant_of
 from ser_embed.heads.checkpoint import load_head, read_card
 

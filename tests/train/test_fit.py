@@ -280,31 +280,6 @@ def test_the_seed_makes_the_run_and_nothing_else_changes(toy: LabelledClips, spl
     assert other.train_loss != history.train_loss
 
 
-def test_mixup_trains_on_mixtures(toy: LabelledClips, split: Split) -> None:
-    """Clips and targets are mixed by one share; the validation loss is of clips as they are."""
-    seen: list[torch.Tensor] = []
-    head = new_head(toy)
-    head.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
-    settings = replace(SETTINGS, mixup=0.4, epochs=1)
-    fit(head, toy.features, labels_of(toy), split, EVEN, settings)
-    clips, _ = toy.features.batch(torch.arange(len(toy.table)))
-    flat = clips.flatten(1)
-    *training, validation = seen
-
-    def nearest(batch: torch.Tensor) -> torch.Tensor:
-        return (batch.flatten(1)[:, None] - flat).abs().amax(2).amin(1)
-
-    moved = torch.cat([nearest(batch) for batch in training])
-    assert (moved > 1e-3).float().mean() > 0.5
-    assert nearest(validation).max() == 0
-
-
-def test_mixup_learns(toy: LabelledClips, split: Split) -> None:
-    settings = replace(SETTINGS, mixup=0.4, epochs=30)
-    history = fit(new_head(toy), toy.features, labels_of(toy), split, EVEN, settings)
-    assert max(history.val_uar) > 0.9
-
-
 def interrupt_at(epoch: int) -> Callable[[History], None]:
     def on_epoch(history: History) -> None:
         if len(history.epoch) == epoch:
@@ -332,9 +307,7 @@ def test_a_resumed_run_is_the_one_never_interrupted(
 ) -> None:  # fmt: skip
     clips = images if name == "conv" else toy
     (split,) = make_splits("speaker", clips.table, clips.classes, seed=0)
-    settings = replace(
-        SETTINGS, epochs=5, optimizer=optimizer, stopping=stopping, lr=1e-3, mixup=0.2
-    )
+    settings = replace(SETTINGS, epochs=5, optimizer=optimizer, stopping=stopping, lr=1e-3)
     file = tmp_path / "resume.safetensors"
 
     def run(
