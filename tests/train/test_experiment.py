@@ -16,7 +16,7 @@ from stores import load
 from ser_embed.corpora.labels import SCHEMES
 from ser_embed.errors import HeadError
 from ser_embed.splits.rules import make_splits
-from ser_embed.store.reader import find_stores
+from ser_embed.store.reader import FeatureStore
 from ser_embed.train import Experiment
 from ser_embed.train.data import LabelledClips
 
@@ -24,7 +24,7 @@ from ser_embed.train.data import LabelledClips
 @pytest.fixture(scope="module")
 def clips(demo_runs: dict[str, Path]) -> LabelledClips:
     """Features of the demo's speech, as the encoder that ships has them."""
-    return load(*find_stores(demo_runs["features"]), scheme=SCHEMES["sentiment3"])
+    return load(*FeatureStore.find(demo_runs["features"]), scheme=SCHEMES["sentiment3"])
 
 
 def experiment(clips: LabelledClips, runs: Path, seed: int = 0) -> Experiment:
@@ -60,7 +60,7 @@ def test_a_pipeline_of_scikit_learn_is_a_run(
 def test_it_is_trained_once_and_named_for_one_set_of_options(
     clips: LabelledClips, tmp_path: Path
 ) -> None:
-    result = experiment(clips, tmp_path).run(LogisticRegression(max_iter=50))
+    result = experiment(clips, tmp_path).run(make_pipeline(StandardScaler(), SVC()))
     again = experiment(clips, tmp_path).run(None)  # nothing is fitted
     assert again == json.loads(json.dumps(result))
     with pytest.raises(HeadError, match="holds a run of other data or options"):
