@@ -436,11 +436,12 @@ def test_an_infinite_weight_stops_with_advice(tiny: Path, tmp_path: Path, comman
 
 LIMITED = """
 import resource, sys
-from ser_embed import finetune
+import ser_embed.finetune.tuning
+from ser_embed.finetune.__main__ import main
 import torch, transformers, datasets, accelerate, audiomentations, matplotlib.figure
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + 700_000_000,) * 2)
-raise SystemExit(finetune_main(sys.argv[1:]))
+raise SystemExit(main(sys.argv[1:]))
 """
 
 
