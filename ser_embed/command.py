@@ -28,7 +28,7 @@ from ser_embed.errors import SerEmbedError
 
 __all__ = [
     "DONE", "FAILED", "FEATURES_DIR", "INTERRUPTED", "RUNS_DIR", "SOME_CLIPS_FAILED", "Options",
-    "Outcome", "command_line", "data_folder", "hide_bar", "parse", "parser_of", "run_command",
+    "Outcome", "command_line", "data_folder", "parse", "parser_of", "run_command",
 ]  # fmt: skip
 
 DONE, FAILED, SOME_CLIPS_FAILED, INTERRUPTED = 0, 1, 3, 130
@@ -270,8 +270,3 @@ def _describe(error: OSError) -> str:
         text += "; free some space or choose another folder, then run the same command again: "
         text += "it goes on from what is stored"
     return text
-
-
-def hide_bar(options: Options) -> bool | None:
-    """Return tqdm's `disable`: True with `--quiet`, None (no bar unless a terminal) otherwise."""
-    return True if options.quiet else None

@@ -16,7 +16,7 @@ import pytest
 import tyro
 
 from ser_embed import demo
-from ser_embed.command import Options, command_line, hide_bar
+from ser_embed.command import Options, command_line
 
 PROJECT = Path(__file__).resolve().parent.parent
 
@@ -271,11 +271,6 @@ def test_help_shows_options_in_their_groups(
     told = json.loads(done.stdout)
     assert told == {"json": True, "quiet": False, "store": 1, "epochs": 60, "lr": 0.5,
                     "folder": "x"}  # fmt: skip
-
-
-def test_bars_hide_when_quiet_and_choose_by_the_terminal_otherwise() -> None:
-    assert hide_bar(Options(quiet=True)) is True
-    assert hide_bar(Options()) is None
 
 
 # A shipped command, where a library's own error has to become a sentence.
