@@ -1,9 +1,10 @@
 """Several channels at any rate to one at 16 kHz: whole, or block by block.
 
-Windowed-sinc interpolation with a Hann window (torchaudio), which filters before it decimates.
-torch is imported when something has to be resampled, not before.
+Windowed-sinc interpolation with a Hann window, which filters before it decimates: torchaudio's
+`sinc_interp_hann` with its defaults, tap for tap, in numpy, so that reading needs no torch.
 """
 
+import functools
 from fractions import Fraction
 from math import ceil
 from typing import ClassVar
@@ -15,6 +16,9 @@ from ser_embed.audio.cutting import SAMPLE_RATE
 __all__ = ["Resampler", "resample", "to_mono"]
 
 _MAX_DENOMINATOR = 1000  # of the ratio between two sampling rates, see `_ratio`
+_ZERO_CROSSINGS = 6  # of the sinc, on either side
+_ROLL_OFF = 0.99  # cut-off, as a part of the lower Nyquist frequency
+_CHUNK = 1 << 20  # values of overlapping windows that are laid out at a time
 
 
 def to_mono(samples: np.ndarray) -> np.ndarray:
@@ -33,14 +37,43 @@ def resample(samples: np.ndarray, rate: int) -> np.ndarray:
     """
     if rate == SAMPLE_RATE or not len(samples):
         return samples
-    import torch
-    import torchaudio.functional
-
     ratio = _ratio(rate)
-    resampled = torchaudio.functional.resample(
-        torch.from_numpy(samples), ratio.numerator, ratio.denominator
-    )
-    return resampled.numpy()[: -(-len(samples) * SAMPLE_RATE // rate)]
+    filters, step, reach = _filters(ratio)
+    n_taps, n_outputs = filters.shape
+    padded = np.pad(samples, (reach, n_taps))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, n_taps)[::step]
+    resampled = np.empty((len(windows), n_outputs), dtype=np.float32)
+    at_once = max(1, _CHUNK // n_taps)
+    for i in range(0, len(windows), at_once):
+        np.matmul(windows[i : i + at_once], filters, out=resampled[i : i + at_once])
+    wanted = min(ceil(len(samples) / ratio), -(-len(samples) * SAMPLE_RATE // rate))
+    return resampled.reshape(-1)[:wanted]
+
+
+@functools.lru_cache(maxsize=16)
+def _filters(ratio: Fraction) -> tuple[np.ndarray, int, int]:
+    """Return the filters (n_taps, n_outputs) of a window, its step and its reach to the left.
+
+    A window covers as many cycles of the ratio as its filters are long, or each sample would
+    be laid out many times: 41 taps every 3 samples from 48 kHz.
+    """
+    step, phases = ratio.numerator, ratio.denominator
+    cut_off = min(step, phases) * _ROLL_OFF
+    reach = ceil(_ZERO_CROSSINGS * step / cut_off)
+    # In float32 and in torchaudio's order, so that the taps are the same but for rounding.
+    taps = np.arange(-reach, reach + step, dtype=np.float32)[:, None] / np.float32(step)
+    shifts = np.arange(0, -phases, -1, dtype=np.float32)[None] / np.float32(phases)
+    time = (shifts + taps) * np.float32(cut_off)
+    time = np.clip(time, -_ZERO_CROSSINGS, _ZERO_CROSSINGS)
+    window = np.cos(time * np.float32(np.pi) / np.float32(_ZERO_CROSSINGS * 2)) ** 2
+    time = time * np.float32(np.pi)
+    sinc = np.divide(np.sin(time), time, out=np.ones_like(time), where=time != 0)
+    cycle = sinc * window * np.float32(cut_off / step)
+    n_cycles = len(cycle) // step
+    filters = np.zeros((len(cycle) + (n_cycles - 1) * step, n_cycles * phases), dtype=np.float32)
+    for i in range(n_cycles):
+        filters[i * step : i * step + len(cycle), i * phases : (i + 1) * phases] = cycle
+    return filters, n_cycles * step, reach
 
 
 def _ratio(rate: int) -> Fraction:
