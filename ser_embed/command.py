@@ -63,7 +63,7 @@ class Options:
     """
 
     json: bool = field(default=False, kw_only=True)
-    """Print one JSON object as the last line of standard output."""
+    """Print one JSON object as the last line of output."""
     quiet: bool = field(default=False, kw_only=True)
     """No progress bar and no remarks."""
 

@@ -44,7 +44,7 @@ class FinetuneConfig(Options):
 
     groups: ClassVar[Mapping[str, str]] = {
         "root": "the corpus", "encoder": "the network", "lr": "training",
-        "early_stop": "stopping", "trim": "clips", "seed": "where it goes",
+        "early_stop": "stopping", "trim": "clips", "seed": "output",
     }  # fmt: skip
 
     recipe: Literal["crema21", "ravdess8", "mlp4", "stats8"]

@@ -30,14 +30,14 @@ class TrainConfig(Options):
     """Train a head on cached features; without files, on every store in --features-dir."""
 
     groups: ClassVar[Mapping[str, str]] = {
-        "labels": "what is learnt",
+        "labels": "task",
         "epochs": "training",
-        "search": "measured, and small: each trains more for less than a test speaker's worth\n"
+        "search": "small gains\n"
                   "On RAVDESS (EmoBox's six folds, encoder mini, one head) the test UAR is 56.9 "
                   "without any of these; 57.9 with --search 12, in 33 times the time; 58.9 with "
                   "--unlabelled; and with five heads 59.8 with --second-task gender and 59.4 "
                   "without. All of these lie within each other's intervals.",
-        "seed": "where it goes",
+        "seed": "output",
     }  # fmt: skip
 
     stores: Annotated[tuple[Path, ...], tyro.conf.Positional] = ()
