@@ -29,6 +29,8 @@ class Utterance:
         text_id: What was said, where the corpus numbers its sentences, or "".
         recording: Clips cut from one recording share it; "" if every clip is its own.
         part: A CSV's own split: `train`, `val`, `test` or "".
+        start: Where the clip begins in the file, in seconds; None: at the file's beginning.
+        end: Where it ends; None: at the file's end.
     """
 
     path: Path
@@ -40,6 +42,8 @@ class Utterance:
     text_id: str = ""
     recording: str = ""
     part: str = ""
+    start: float | None = None
+    end: float | None = None
 
 
 Fields = Mapping[str, str]

@@ -452,7 +452,7 @@ def test_a_csv_is_read_with_absolute_and_relative_paths(
     assert rows["a.wav"] == {
         "path": tmp_path / "list" / "clips" / "a.wav", "corpus": "mine", "speaker": "mine:anna",
         "gender": "female", "emotion": "happy", "intensity": "strong", "text_id": "",
-        "recording": "", "part": "train",
+        "recording": "", "part": "train", "start": None, "end": None,
     }  # fmt: skip
     assert (rows["b.wav"]["gender"], rows["b.wav"]["part"]) == ("male", "test")
     assert (rows["c, take 2.wav"]["speaker"], rows["c, take 2.wav"]["part"]) == ("", "")
