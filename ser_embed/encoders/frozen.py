@@ -89,6 +89,8 @@ class Encoder:
         layer: Layer that it gives.
         n_layers: Number of transformer layers of the whole model.
         weights: SHA-256 of its weights.
+        configuration: SHA-256 of what else changes its output: of the configuration, and how the
+            feature extractor scales the input.
         trained: False for seeded weights.
         masks: Whether clips of different lengths may share a padded batch. If not, only clips
             of exactly equal length do.
@@ -109,7 +111,7 @@ class Encoder:
         self.do_normalize, self.library = loaded.do_normalize, loaded.library
         self.n_layers, self.model, self.network = loaded.n_layers, loaded.model, network
         self.kernels, self.strides = loaded.kernels, loaded.strides
-        self.weights = fingerprint(loaded.model)
+        self.weights, self.configuration = fingerprint(loaded.model), loaded.configuration
         network.requires_grad_(False)
         # The weights, and all that the configuration changes in how they are used.
         config = getattr(loaded.model, "config", None)

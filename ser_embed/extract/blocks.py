@@ -257,10 +257,11 @@ class BlockEncoder:
                 job.encoder, job.settings.layer, backend=job.backend,
                 precision=job.settings.precision, seed=job.settings.seed,
             )  # fmt: skip
-        if self._encoder.weights != self.job.settings.weights:
+        mine = self._encoder.weights, self._encoder.configuration
+        if mine != (self.job.settings.weights, self.job.settings.configuration):
             raise EncoderError(
-                f"{self.job.encoder}: on {socket.gethostname()} its weights are others than where "
-                "the command was given; have the same files on every machine"
+                f"{self.job.encoder}: on {socket.gethostname()} its weights or its configuration "
+                "are others than where the command was given; have the same files on every machine"
             )
         return self._encoder
 

@@ -27,6 +27,7 @@ from ser_embed.errors import ClusterError, MissingExtra, StoreError
 from ser_embed.extract.blocks import BlockEncoder, Digests, Job, decode_blocks, write_plan
 from ser_embed.extract.encoding import Tally, settings_of, spread
 from ser_embed.extract.options import ExtractConfig
+from ser_embed.extract.owners import store_path
 from ser_embed.progress import progress
 from ser_embed.store import ClipRow, IndexWriter, ShardFolder
 
@@ -121,9 +122,12 @@ def extract_ray(listing: Listing, encoder: Encoder, config: ExtractConfig) -> di
     settings = settings_of(config, encoder)
     with tempfile.TemporaryDirectory(prefix="ser_embed-") as private:
         folder_of_index = Path(private) if config.url else config.features_dir
-        path = settings.path(folder_of_index, listing.corpus)
-        index = f"{config.url.rstrip('/')}/{path.name}" if config.url else str(path.absolute())
-        folder = ShardFolder(index, bool(config.url))
+        url = config.url.rstrip("/")
+        if url:  # the store of that name that is there, which may be another corpus's
+            usual = settings.path(folder_of_index, listing.corpus)
+            ShardFolder(f"{url}/{usual.name}", is_url=True).get_index(usual)
+        path = store_path(folder_of_index, settings, listing)
+        folder = ShardFolder(f"{url}/{path.name}" if url else str(path.absolute()), bool(url))
         with IndexWriter.open(
             path, settings, listing.corpus, listing.root,
             trained=encoder.trained, demo=listing.synthetic, folder=folder,
@@ -136,7 +140,7 @@ def extract_ray(listing: Listing, encoder: Encoder, config: ExtractConfig) -> di
             _Driver(job, tally, writer, config).run()
             totals = tally.finish(config.prune)
     seconds = time.perf_counter() - started
-    store = index if config.url else str(path)
+    store = folder.index if config.url else str(path)
     tally.report(store, 0 if config.limit else totals["kept"])
     return tally.result(store, seconds)
 

@@ -14,6 +14,7 @@ from ser_embed.errors import CorpusError
 from ser_embed.extract.cluster import cluster, extract_ray
 from ser_embed.extract.encoding import Batches, Tally, encode_batch, settings_of, spread
 from ser_embed.extract.options import ExtractConfig
+from ser_embed.extract.owners import store_path
 from ser_embed.extract.reading import CLIPS_AT_ONCE, ReadClip, Readers
 from ser_embed.progress import track
 from ser_embed.store import ClipRow, StoreWriter
@@ -85,7 +86,7 @@ def extract_listing(
             be used.
     """
     settings = settings_of(config, encoder)
-    path = settings.path(config.features_dir, listing.corpus)
+    path = store_path(config.features_dir, settings, listing)
     started = time.perf_counter()
     demo = listing.synthetic
     with StoreWriter.open(

@@ -127,6 +127,12 @@ class Classifier:
                 f"{settings.weights[:12]}, which now has {encoder.weights[:12]}; extract and train "
                 "again"
             )
+        if settings.configuration not in ("", encoder.configuration):
+            raise HeadError(
+                f"{folder}: trained on encoder {settings.encoder} with another configuration "
+                "(config.json, or do_normalize in preprocessor_config.json) than it has now; put "
+                "the files back, or extract and train again"
+            )
         return cls(folder, heads, encoder)
 
     @staticmethod

@@ -176,11 +176,12 @@ class Builder:
         self._set("digest", self.digest.finish(self.frames))
         self.file.close()
         self.disk.check()
+        os.fsync(self.disk.raw.fileno())  # by the handle that wrote: Windows refuses any other
         self.disk.raw.close()
-        _sync(self.temporary)
         self.temporary.replace(self.path)
-        with contextlib.suppress(OSError):  # some file systems don't sync folders
-            _sync(self.path.parent)
+        if os.name == "posix":  # nowhere else can a folder be opened
+            with contextlib.suppress(OSError):  # some file systems don't sync folders
+                _sync_folder(self.path.parent)
 
     def discard(self) -> None:
         """Leave nothing behind."""
@@ -199,7 +200,7 @@ def _write(target: h5py.Dataset, index: int, array: np.ndarray) -> None:
     target[where] = array
 
 
-def _sync(path: Path) -> None:
+def _sync_folder(path: Path) -> None:
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -174,6 +174,9 @@ class IndexWriter(StoreWriter):
         for name in set(self._shards) - set(numbers):
             self.folder.remove(name)
 
+    def _loose_shards(self) -> list[Path]:
+        return []  # they are read with what the index needs to know of them
+
     def _as_shard(self, file: Path) -> str:
         """Return the name of the shard that a file is, or becomes."""
         if file.parent == self.folder.path(""):

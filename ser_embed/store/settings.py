@@ -4,7 +4,7 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from ser_embed.audio import FillRule, Resampler
 from ser_embed.encoders import Layer, Norm, Pool
@@ -22,6 +22,9 @@ class FeatureSettings:
     Attributes:
         encoder: Name, hub id or folder that the encoder was asked for by.
         weights: SHA-256 of the encoder's weights.
+        configuration: SHA-256 of what else makes the encoder's output: of its configuration, and
+            whether its feature extractor scales the input; "" where that isn't known, as in
+            files made before it was kept.
         layer: Hidden layer, `all` layers or CTC `logits`.
         pool: `mean` keeps each layer's mean over time instead of its frames, `stats` its mean
             and standard deviation.
@@ -31,7 +34,8 @@ class FeatureSettings:
         fill: How shorter clips are filled.
         dtype: Type that features are stored in.
         precision: Arithmetic of the encoder.
-        seed: Seed of the random fill and of untrained weights.
+        seed: Seed of the random fill and of untrained weights. It matters where the fill draws;
+            what it makes of weights is in their hash.
         resampler: Resampling method.
         schema: Version of the store's layout.
     """
@@ -49,13 +53,26 @@ class FeatureSettings:
     seed: int
     resampler: str = Resampler.METHOD
     schema: int = SCHEMA
+    configuration: str = ""
+
+    @property
+    def _relevant(self) -> dict[str, Any]:
+        """The settings that can change a feature, the others as if at their default."""
+        fields = asdict(self)
+        del fields["encoder"]  # a name or a path; the weights are what counts
+        fields["seconds"] = float(self.seconds)  # 3 and 3.0 are one setting
+        if self.seconds <= 0:  # whole clips are not filled
+            fields["fill"] = "none"
+        if fields["fill"] != "sample":  # the one that draws
+            fields["seed"] = 0
+        return fields
 
     @property
     def key(self) -> str:
         """Twelve hexadecimal digits; any setting that can change a feature changes them."""
-        fields = asdict(self)
-        del fields["encoder"]  # a name or a path; the weights are what counts
-        fields["seconds"] = float(self.seconds)  # 3 and 3.0 are one setting
+        fields = self._relevant
+        if not self.configuration:
+            del fields["configuration"]  # the key of files made before it was kept
         text = json.dumps(fields, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
@@ -65,9 +82,14 @@ class FeatureSettings:
         return folder / f"{corpus}-{encoder}-{self.key}.h5"
 
     def differences(self, other: "FeatureSettings") -> list[str]:
-        """Return `field: mine against theirs` for each field that matters and differs."""
-        mine, theirs = asdict(self), asdict(other)
+        """Return `field: mine against theirs` for each field that matters and differs.
+
+        A configuration that isn't known differs from none.
+        """
+        mine, theirs = self._relevant, other._relevant
+        if not (self.configuration and other.configuration):
+            mine["configuration"] = theirs["configuration"]
         return [
             f"{name}: {mine[name]!r} against {theirs[name]!r}"
-            for name in mine if name != "encoder" and mine[name] != theirs[name]
+            for name in mine if mine[name] != theirs[name]
         ]  # fmt: skip

@@ -28,13 +28,14 @@ from filelock import FileLock, Timeout
 from ser_embed.errors import StoreError
 from ser_embed.store.builder import Builder, EncodedClip
 from ser_embed.store.ledger import Ledger, Place
-from ser_embed.store.reader import FeatureStore
+from ser_embed.store.reader import FeatureStore, Shards, is_index
 from ser_embed.store.settings import SCHEMA, FeatureSettings
 from ser_embed.store.table import ClipRow, Identity, widths_of
 
 __all__ = ["StoreWriter"]
 
 BLOCK_CLIPS = 256  # clips a part holds at most ...
+BLOCK_BYTES = 2**27  # ... and of features, of which some layers' are large ...
 BLOCK_SECONDS = 10.0  # ... and the longest that an encoded clip waits to be on its way to disk
 OPEN_FILES = 8  # parts that are open at once while the finished file is written
 
@@ -72,6 +73,7 @@ class StoreWriter:
 
     def __init__(self, path: Path, header: dict[str, Any]) -> None:
         self.path, self.parts, self.header = path, path.with_name(path.name + ".parts"), header
+        self.shards = path.with_name(path.name + ".shards")  # of runs on a cluster
         self._clear_torn_files()
         self.dtype = np.dtype(json.loads(header["settings"])["dtype"])
         self.known = Ledger()
@@ -79,6 +81,7 @@ class StoreWriter:
         self._n_stored = len(self.known)
         self._open: OrderedDict[Path, FeatureStore] = OrderedDict()
         self._waiting: list[EncodedClip] = []
+        self._waiting_bytes = 0
         self._last_flush = time.monotonic()
         self._thread = ThreadPoolExecutor(1, "store-writer")
         self._on_its_way: tuple[Path, list[EncodedClip], Future[None]] | None = None
@@ -104,6 +107,12 @@ class StoreWriter:
             raise StoreError(
                 f"{path}: {who} is extracting into this store; wait for it, or stop it first"
             ) from None
+        except OSError as error:  # no locks on that mount, or the folder may not be written to
+            raise StoreError(
+                f"{path}: can't be locked ({error.strerror or error}), without which two processes "
+                "could write it at once; write to a local disk with --features-dir FOLDER (the "
+                "finished file can be copied back), or have the file system mounted with locks"
+            ) from error
         header = {
             "format": "ser_embed", "schema": SCHEMA, "settings": json.dumps(asdict(settings)),
             "corpus": corpus, "root": str(root.resolve()), "trained": trained, "demo": demo,
@@ -129,8 +138,19 @@ class StoreWriter:
         self.known.add_stored((file, line, row) for line, row in enumerate(rows))
 
     def _earlier_files(self) -> list[Path]:
-        """Return the finished file and the parts, as far as they are there."""
-        return ([self.path] if self.path.is_file() else []) + sorted(self.parts.glob("*.h5"))
+        """Return the finished file and what killed runs left, as far as they are there."""
+        finished = [self.path] if self.path.is_file() else []
+        return finished + self._loose_shards() + sorted(self.parts.glob("*.h5"))
+
+    def _loose_shards(self) -> list[Path]:
+        """Return the shards, left by a run on a cluster, that the finished file doesn't name."""
+        shards = sorted(self.shards.glob("*.h5"))
+        if not shards or not self.path.is_file():
+            return shards
+        with FeatureStore(self.path) as store:
+            named = Shards(self.path, store.file).names if is_index(store.file) else []
+        taken = {Path(name).name for name in named}
+        return [shard for shard in shards if shard.name not in taken]
 
     def _clear_torn_files(self) -> None:
         for torn in self.parts.glob("*.tmp"):
@@ -149,8 +169,10 @@ class StoreWriter:
         """Add an encoded clip; return how many have come to be on disk since the last call."""
         stored = features.astype(self.dtype, copy=False)
         self._waiting.append(EncodedClip(row, stored, extrema, frames).checked())
+        self._waiting_bytes += stored.nbytes + extrema.nbytes
         waited = time.monotonic() - self._last_flush
-        if len(self._waiting) < BLOCK_CLIPS and waited <= BLOCK_SECONDS:
+        few = len(self._waiting) < BLOCK_CLIPS and self._waiting_bytes < BLOCK_BYTES
+        if few and waited <= BLOCK_SECONDS:
             return 0
         arrived = self._arrived()
         self._send()
@@ -168,7 +190,7 @@ class StoreWriter:
         if not self._waiting:
             return
         with _interrupt_put_off():  # between two of these lines the clips would be nobody's
-            clips, self._waiting = self._waiting, []
+            clips, self._waiting, self._waiting_bytes = self._waiting, [], 0
             part = self.parts / f"{time.time_ns():020d}.h5"
             self._on_its_way = part, clips, self._thread.submit(self._write_part, part, clips)
 
@@ -212,6 +234,12 @@ class StoreWriter:
                 raise
 
     def _cannot_write(self, path: Path, error: Exception) -> StoreError:
+        if isinstance(error, PermissionError) and error.filename2:  # of the renaming
+            return StoreError(
+                f"{path}: can't be replaced, as it is open in another program or in this one "
+                f"({error.strerror}); close it there and run the same command again. The "
+                f"{self._n_stored} clips stored so far are kept"
+            )
         free = shutil.disk_usage(self.path.parent).free
         return StoreError(
             f"{path}: can't be written ({str(error).splitlines()[0][:200]}; {free / 1e6:.0f} MB "
@@ -259,12 +287,24 @@ class StoreWriter:
         first = next((place for place in table if place.file is not None), None)
         template = None if first is None else self._load(first)
         start = partial(Builder, self.path, self.header, template, len(table), widths)
-        self._build(self.path, start, map(self._load, table))
+        self._build(self.path, start, self._loaded(table))
+
+    def _loaded(self, table: list[Place]) -> Iterator[EncodedClip]:
+        """Yield clips, then close the files: Windows replaces none that is open."""
+        yield from map(self._load, table)
+        self._close_files()
 
     def _clear_parts(self) -> None:
         """Remove what the finished file has taken in."""
         if self.parts.is_dir():
             shutil.rmtree(self.parts)
+        if self.shards.is_dir() and not self._needs_shards():
+            shutil.rmtree(self.shards)
+
+    def _needs_shards(self) -> bool:
+        """Return whether the finished file is an index."""
+        with FeatureStore(self.path) as store:
+            return is_index(store.file)
 
     def _is_as_finished(self, table: list[Place]) -> bool:
         """Return whether the finished file has this run's table already."""

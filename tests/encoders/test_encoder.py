@@ -1,5 +1,6 @@
 """Every encoder family against transformers run one clip at a time, and what can go wrong."""
 
+import json
 import os
 import pickle
 import subprocess
@@ -13,6 +14,7 @@ import pytest
 import torch
 import torchaudio
 import transformers
+from conftest import tiny_checkpoint
 from safetensors.torch import load_file, save_file
 
 from ser_embed.encoders.frozen import Encoder, load_encoder, normalise
@@ -637,3 +639,23 @@ def test_torchaudio_bundle_with_a_damaged_checkpoint(
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     with pytest.raises(EncoderError, match="torchaudio-base-960h: WAV2VEC2_ASR_BASE_960H"):
         torch_encoder("torchaudio-base-960h", "logits")
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"sampling_rate": 8000}, "wants 8000 Hz, and clips are read at 16000"),
+        ({"sampling_rate": 44_100}, "wants 44100 Hz"),
+        ({"feature_extractor_type": "ClapFeatureExtractor"}, "gives no waveforms"),
+        (None, "can't be read"),
+    ],
+)
+def test_item_17_a_feature_extractor_of_other_input_is_refused(
+    changes: dict[str, Any] | None, said: str, tmp_path: Path
+) -> None:
+    folder = tiny_checkpoint(tmp_path / "encoder")
+    file = folder / "preprocessor_config.json"
+    settings = json.loads(file.read_text())
+    file.write_text("{" if changes is None else json.dumps({**settings, **changes}))
+    with pytest.raises(EncoderError, match=said):
+        load_encoder(str(folder), backend="torch")

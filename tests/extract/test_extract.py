@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 import soundfile
@@ -297,6 +298,107 @@ def test_the_same_clips_from_another_root(root: Path, tmp_path: Path, go: Go) ->
     assert counts(go(tmp_path / "elsewhere")) == (6, 0, 6, 0)
     with FeatureStore(path) as store:
         assert len(store) == 6
+
+
+def two_tables(tmp_path: Path) -> tuple[Path, Path]:
+    """Two tables of one file name and the same relative paths, of other audio."""
+    tables = []
+    for number, folder in enumerate((tmp_path / "A", tmp_path / "B")):
+        for i, source in enumerate(DEMO_CLIPS[number * 3 : number * 3 + 3]):
+            (folder / "wav").mkdir(parents=True, exist_ok=True)
+            shutil.copy(source, folder / "wav" / f"{i}.ogg")
+        rows = [f"wav/{i}.ogg,sad,s{i}" for i in range(3)]
+        tables.append(folder / "metadata.csv")
+        tables[-1].write_text("\n".join(["path,emotion,speaker", *rows]))
+    return tables[0], tables[1]
+
+
+def test_item_2_two_tables_of_one_name_have_stores_of_their_own(tmp_path: Path, go: Go) -> None:
+    one, two = two_tables(tmp_path)
+    first = go(None, csv=one).result["store"]
+    before = by_name(first)
+    outcome = go(None, csv=two)
+    assert counts(outcome) == (3, 3, 0, 0)
+    second = outcome.result["store"]
+    assert second != first
+    assert by_name(first) == before
+    assert not set(before.values()) & set(by_name(second).values())
+    for table, store in ((one, first), (two, second)):  # each is found again and continued
+        again = go(None, csv=table)
+        assert again.result["store"] == store
+        assert counts(again) == (3, 0, 3, 0)
+
+
+def test_item_2_a_killed_run_of_another_root_keeps_its_parts(tmp_path: Path, go: Go) -> None:
+    one, two = two_tables(tmp_path)
+    path = Path(go(None, csv=one).result["store"])
+    parts = path.with_name(f"{path.name}.parts")
+    parts.mkdir()
+    path.rename(parts / "1.h5")
+    assert go(None, csv=two).result["store"] != str(path)
+    assert counts(go(None, csv=one)) == (3, 0, 3, 0)
+
+
+def test_item_2_a_table_that_was_moved_keeps_its_store(tmp_path: Path, go: Go) -> None:
+    one, _ = two_tables(tmp_path)
+    store = go(None, csv=one).result["store"]
+    (tmp_path / "A").rename(tmp_path / "moved")
+    outcome = go(None, csv=tmp_path / "moved" / "metadata.csv")
+    assert outcome.result["store"] == store
+    assert counts(outcome) == (3, 0, 3, 0)
+
+
+def test_item_2_other_clips_under_the_names_of_a_known_corpus(
+    root: Path, tmp_path: Path, go: Go, write_tone: WriteTone
+) -> None:
+    first = go(root).result["store"]
+    before = by_name(first)
+    for path in root.rglob("*.ogg"):
+        other = tmp_path / "other" / path.relative_to(root)
+        write_tone(other, f0=300)
+    second = go(tmp_path / "other").result["store"]
+    assert second != first
+    assert by_name(first) == before
+
+
+def test_item_17_do_normalize_and_the_configuration_belong_to_the_key(
+    root: Path, tmp_path: Path, go: Go
+) -> None:
+    folder = tiny_checkpoint(tmp_path / "encoder")
+    stores = [go(root, encoder=str(folder)).result["store"]]
+    for file, name, value in (
+        ("preprocessor_config.json", "do_normalize", False),
+        ("config.json", "hidden_act", "relu"),
+        ("config.json", "layer_norm_eps", 0.1),
+    ):
+        settings = json.loads((folder / file).read_text())
+        (folder / file).write_text(json.dumps({**settings, name: value}))
+        outcome = go(root, encoder=str(folder))
+        assert counts(outcome) == (6, 6, 0, 0), name
+        assert outcome.result["store"] not in stores, name
+        stores.append(outcome.result["store"])
+    settings = json.loads((folder / "config.json").read_text())
+    same = {**settings, "transformers_version": "4.0", "attention_dropout": 0.5}
+    (folder / "config.json").write_text(json.dumps(same))
+    assert counts(go(root, encoder=str(folder))) == (6, 0, 6, 0)  # they change no feature
+
+
+def test_item_17_a_store_made_before_is_named_and_left(
+    root: Path, go: Go, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = Path(go(root).result["store"])
+    old = path.with_name("ravdess-tiny-0123456789ab.h5")
+    shutil.copy(path, old)
+    path.unlink()
+    with h5py.File(old, "r+") as file:
+        settings = json.loads(file.attrs["settings"])
+        del settings["configuration"]
+        file.attrs["settings"] = json.dumps(settings)
+    with caplog.at_level("INFO"):
+        assert counts(go(root)) == (6, 6, 0, 0)
+    assert f"{old.name} was made before" in caplog.text
+    with FeatureStore(old) as before, FeatureStore(path) as now:
+        assert before.settings.differences(now.settings) == []
 
 
 def test_a_file_name_that_is_not_utf8(root: Path, go: Go) -> None:

@@ -1,7 +1,6 @@
 """Shards and the index over them: whole, movable, of any number, and loud where one is missing."""
 
 import resource
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
@@ -214,9 +213,33 @@ def test_a_store_of_one_process_goes_on_as_shards_and_back(tmp_path: Path) -> No
     fill_whole(path, [0, 1, 2, 3, 4])  # nothing is new: the index stays
     assert content(path) == before
     fill_whole(path, [0, 1, 2, 3, 4, 5])
-    shutil.rmtree(tmp_path / "s.h5.shards")
     assert len(content(path)[0]) == 6
     assert verify(path) == []
+    assert not (tmp_path / "s.h5.shards").exists()
+
+
+def test_item_20_a_local_run_takes_in_what_a_cluster_left_and_leaves_no_orphan(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "s.h5"
+    with opened(path) as index:  # killed: shards, and no index
+        put(index, [clip(0), clip(1)])
+    with StoreWriter.open(path, SETTINGS, "tess", tmp_path, trained=True, demo=False) as writer:
+        assert len(writer.known) == 2
+        writer.add(*clip(2))
+        writer.finish([clip(i).row for i in range(3)])
+    assert len(content(path)[0]) == 3
+    assert verify(path) == []
+    assert not (tmp_path / "s.h5.shards").exists()
+    with opened(path) as index:  # an index, and one more shard of a run that was killed
+        put(index, [clip(3)])
+        index.finish([clip(i).row for i in range(4)])
+        put(index, [clip(4)])
+    with StoreWriter.open(path, SETTINGS, "tess", tmp_path, trained=True, demo=False) as writer:
+        assert len(writer.known) == 5
+        writer.finish([clip(i).row for i in range(3)], prune=True)
+    assert len(content(path)[0]) == 3
+    assert not (tmp_path / "s.h5.shards").exists()
 
 
 def test_two_that_write_one_shard(tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 """Writing a store: killed at any moment, on a full disk, by two at once, in thousands of parts."""
 
 import contextlib
+import errno
+import fcntl
 import json
 import os
 import resource
@@ -516,3 +518,76 @@ def test_hundreds_of_parts_need_few_file_handles(tmp_path: Path) -> None:
         assert verify(path) == []
     fill(tmp_path / "whole.h5", range(320))
     assert content(path) == content(tmp_path / "whole.h5")
+
+
+# --- what other systems refuse -----------------------------------------------------------------
+
+
+@pytest.fixture
+def windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files as Windows has them: no sync by a handle that reads, no change of an open file."""
+    if not Path("/proc/self/fd").is_dir():
+        pytest.skip("open files are looked up in /proc")
+    fsync = os.fsync
+
+    def checked_fsync(handle: int) -> None:
+        if fcntl.fcntl(handle, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        fsync(handle)
+
+    def is_open(path: Any) -> bool:
+        if not os.path.lexists(path):
+            return False
+        wanted = os.path.realpath(path)
+        for handle in Path("/proc/self/fd").iterdir():
+            with contextlib.suppress(OSError):
+                if str(handle.readlink()) == wanted:
+                    return True
+        return False
+
+    def refusing(name: str) -> Any:
+        change = getattr(os, name)
+
+        def _change(*paths: Any, **options: Any) -> Any:
+            for path in paths:
+                target = path if "dir_fd" not in options or options["dir_fd"] is None else None
+                if target is not None and is_open(target):
+                    text = "the file is being used by another process"
+                    raise PermissionError(errno.EACCES, text, str(paths[0]), None, str(paths[-1]))
+            return change(*paths, **options)
+
+        return _change
+
+    monkeypatch.setattr(os, "fsync", checked_fsync)
+    for name in ("replace", "rename", "unlink", "remove"):
+        monkeypatch.setattr(os, name, refusing(name))
+
+
+def test_item_18_a_store_is_written_by_windows_rules(tmp_path: Path, windows: None) -> None:
+    path = tmp_path / "s.h5"
+    fill(path, range(3))
+    with opened(path) as writer:  # killed: a part is left
+        writer.add(*clip(3))
+        writer.flush()
+    assert fill(path, range(6)) == {"clips": 6, "kept": 0}  # the old file was read, and replaced
+    assert verify(path) == []
+    assert left_over(tmp_path) == ["s.h5"]
+    with FeatureStore(path) as reader:
+        assert len(reader) == 6
+        with pytest.raises(StoreError, match="open in another"):
+            fill(path, range(7))
+    fill(path, range(7))
+    assert len(FeatureStore(path)) == 7
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP])
+def test_item_19_a_file_system_without_locks(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(handle: int, operation: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    path = tmp_path / "s.h5"
+    with pytest.raises(StoreError, match=r"can't be locked .*--features-dir"), opened(path):
+        pass
