@@ -2,7 +2,8 @@
 
 `make_splits` takes the table of usable clips (one row a clip) and a rule's name, a key of
 `SPLITS`, and gives one `Split` a fold: row numbers of its training, validation and test part.
-`rotations` gives the splits of an ensemble; `audit` counts what a test part shares with training.
+`rotations` gives the splits of an ensemble; `audit` counts what a test part shares with training,
+`overlap` what any two tables of clips do.
 """
 
 from typing import TYPE_CHECKING
@@ -11,11 +12,16 @@ from ser_embed.lazy import lazy_names
 
 if TYPE_CHECKING:
     from ser_embed.splits.names import SPLITS
-    from ser_embed.splits.rules import Split, audit, make_splits, rotations
+    from ser_embed.splits.people import Split, audit, overlap
+    from ser_embed.splits.rules import make_splits, rotations
 else:
     __getattr__ = lazy_names(
         __name__,
-        {"names": ["SPLITS"], "rules": ["Split", "audit", "make_splits", "rotations"]},
+        {
+            "names": ["SPLITS"],
+            "people": ["Split", "audit", "overlap"],
+            "rules": ["make_splits", "rotations"],
+        },
     )
 
-__all__ = ["SPLITS", "Split", "audit", "make_splits", "rotations"]
+__all__ = ["SPLITS", "Split", "audit", "make_splits", "overlap", "rotations"]

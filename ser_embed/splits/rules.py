@@ -1,15 +1,15 @@
 """Who is trained on and who is tested: pure index splits, and the audit of what they leak.
 
 A split is computed from the table of usable clips (columns `label`, `speaker`, `corpus`,
-`gender`, `sha256`, `recording`, `part`, `path`). All but `random` and published folds keep every
-speaker on one side, and with the speaker the halves that a corpus cut from one recording.
+`gender`, `sha256`, `recording`, `part`, `path`). All but `random`, `given` and published folds
+keep every person on one side, and all clips of one recording: who shares a recording with
+somebody stays with them, and a person in two corpora is one.
 """
 
 import csv
 import logging
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,31 +18,15 @@ from sklearn.model_selection import StratifiedGroupKFold, train_test_split
 
 from ser_embed.errors import SplitError
 from ser_embed.splits.names import SPLITS
+from ser_embed.splits.people import Split, groups_of
 
-__all__ = ["Split", "audit", "make_splits", "rotations"]
+__all__ = ["make_splits", "rotations"]
 
 log = logging.getLogger(__name__)
 
 DRAWS = 500  # assignments of speakers that `speaker` chooses the best balanced of
 HELD_OUT = 0.15  # proportion of a corpus's speakers in validation, and as many in test
 K = 5  # folds of `kfold`
-
-
-@dataclass(frozen=True)
-class Split:
-    """Row numbers of the clips in each part, int arrays without overlap.
-
-    Attributes:
-        name: The fold's name.
-        train: Clips that weights are fitted on.
-        val: Clips that training is watched and probabilities are calibrated on.
-        test: Clips that are scored once.
-    """
-
-    name: str
-    train: np.ndarray
-    val: np.ndarray
-    test: np.ndarray
 
 
 # --- the rules -------------------------------------------------------------------------------
@@ -64,9 +48,15 @@ def _random(clips: pd.DataFrame, seed: int) -> list[Split]:
 def _stratified(
     clips: pd.DataFrame, rows: np.ndarray, n: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    kept, taken = train_test_split(
-        rows, test_size=n, stratify=clips["label"].to_numpy()[rows], random_state=seed
-    )
+    labels = clips["label"].to_numpy()[rows]
+    counts = np.bincount(labels)
+    counts = counts[counts > 0]
+    if counts.min() < 2 or n < len(counts) or n >= len(rows) - len(counts):
+        raise SplitError(
+            f"{len(rows)} training clips, {counts.min()} in the smallest class, leave none to "
+            "validate on: add clips, or leave that class out with a mapping file"
+        )
+    kept, taken = train_test_split(rows, test_size=n, stratify=labels, random_state=seed)
     return np.sort(kept), np.sort(taken)
 
 
@@ -79,10 +69,11 @@ def _speaker(clips: pd.DataFrame, seed: int) -> list[Split]:
     """
     _need_speakers(clips, 2)
     rng = np.random.default_rng(seed)
+    groups = groups_of(clips)
     part_of: dict[str, int] = {}
-    for _, corpus in clips.groupby("corpus", sort=True):
+    for _, corpus in clips.assign(speaker=groups).groupby(_populations(clips, groups), sort=True):
         part_of |= _assign(corpus, rng)
-    part = clips["speaker"].map(part_of).to_numpy()
+    part = groups.map(part_of).to_numpy()
     train, val, test = (np.flatnonzero(part == number) for number in range(3))
     if not len(test):
         raise SplitError(
@@ -92,6 +83,12 @@ def _speaker(clips: pd.DataFrame, seed: int) -> list[Split]:
     if not len(val):
         train, val = _validation(clips, train, seed)
     return [Split("speaker", train, val, test)]
+
+
+def _populations(clips: pd.DataFrame, groups: pd.Series) -> pd.Series:
+    """Name the corpora (N,) whose people are among each other, by the first of them."""
+    among = groups_of(pd.DataFrame({"speaker": clips["corpus"], "recording": groups}))
+    return among.set_axis(clips.index)
 
 
 def _assign(corpus: pd.DataFrame, rng: np.random.Generator) -> dict[str, int]:
@@ -126,7 +123,7 @@ def _imbalance(counts: np.ndarray, parts: np.ndarray) -> float:
 
 def _kfold(clips: pd.DataFrame, seed: int) -> list[Split]:
     """Five folds grouped by speaker, stratified by class."""
-    n = len(_need_speakers(clips, 2))
+    n = _need_speakers(clips, 2)
     if n < K:
         log.info("only %d speakers: %d folds instead of %d", n, n, K)
     return [
@@ -137,14 +134,15 @@ def _kfold(clips: pd.DataFrame, seed: int) -> list[Split]:
 
 def _by_speaker(part: pd.DataFrame, n: int, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
     """Cut clips into up to n folds by speaker, alike in their classes: (rest, fold) positions."""
-    n = min(n, part["speaker"].nunique(), int(part["label"].value_counts().max()))
+    groups = groups_of(part)
+    n = min(n, groups.nunique(), int(part["label"].value_counts().max()))
     if n < 2:
         return []
     # scikit-learn's own shuffling has changed between versions: a random order of the speakers,
     # which breaks its ties, gives the same folds in all.
-    names = sorted(part["speaker"].unique())
+    names = sorted(groups.unique())
     order = np.random.default_rng(seed).permutation(len(names)).tolist()
-    groups = part["speaker"].map(dict(zip(names, order, strict=True)))
+    groups = groups.map(dict(zip(names, order, strict=True)))
     folds = StratifiedGroupKFold(n)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of a class with fewer clips than folds: it may be so
@@ -153,24 +151,37 @@ def _by_speaker(part: pd.DataFrame, n: int, seed: int) -> list[tuple[np.ndarray,
 
 
 def _loso(clips: pd.DataFrame, seed: int) -> list[Split]:
-    """Leave one speaker out at a time."""
-    return _leave_out(clips, "speaker", _need_speakers(clips, 2), seed)
+    """Leave one speaker out at a time, and with them those who share their recordings."""
+    _need_speakers(clips, 2)
+    splits = []
+    groups = groups_of(clips).to_numpy()
+    for group in sorted(set(groups)):
+        test = np.flatnonzero(groups == group)
+        name = "+".join(sorted(clips["speaker"].iloc[test].unique()))
+        rest = np.flatnonzero(groups != group)
+        splits.append(Split(name, *_validation(clips, rest, seed), test))
+    return splits
 
 
 def _loco(clips: pd.DataFrame, seed: int) -> list[Split]:
-    """Leave one corpus out at a time."""
+    """Leave one corpus out at a time, and of the others the clips of its people."""
     corpora = sorted(clips["corpus"].unique())
     if len(corpora) < 2:
         raise SplitError(f"loco leaves a corpus out, but there is only {corpora[0]}")
-    return _leave_out(clips, "corpus", corpora, seed)
-
-
-def _leave_out(clips: pd.DataFrame, column: str, values: list[str], seed: int) -> list[Split]:
-    splits = []
-    for value in values:
-        out = (clips[column] == value).to_numpy()
-        rest, test = np.flatnonzero(~out), np.flatnonzero(out)
-        splits.append(Split(value, *_validation(clips, rest, seed), test))
+    groups, splits = groups_of(clips), []
+    for corpus in corpora:
+        out = clips["corpus"] == corpus
+        known = groups.isin(set(groups[out])) & ~out
+        if known.any():
+            log.info("%s left out: so are %d clips of its people in other corpora", corpus,
+                     known.sum())  # fmt: skip
+        rest, test = np.flatnonzero(~out & ~known), np.flatnonzero(out)
+        if not len(rest):
+            raise SplitError(
+                f"loco: without {corpus} and its people, who are in the other corpora too, nothing "
+                "is left to train on; add a corpus of other people, or use --split speaker"
+            )
+        splits.append(Split(corpus, *_validation(clips, rest, seed), test))
     return splits
 
 
@@ -227,7 +238,13 @@ _RULES: dict[str, Callable[[pd.DataFrame, int], list[Split]]] = {
 }  # fmt: skip
 
 
-def _need_speakers(clips: pd.DataFrame, least: int) -> list[str]:
+def _known(clips: pd.DataFrame) -> bool:
+    """Whether there is anything to keep together: named speakers, or common recordings."""
+    return bool((clips["speaker"] != "").all() or groups_of(clips).duplicated().any())
+
+
+def _need_speakers(clips: pd.DataFrame, least: int) -> int:
+    """Return how many groups of people can be kept apart."""
     unnamed = int((clips["speaker"] == "").sum())
     if unnamed:
         raise SplitError(
@@ -240,31 +257,29 @@ def _need_speakers(clips: pd.DataFrame, least: int) -> list[str]:
             f"all clips are of one speaker ({speakers[0]}), so none can be held out: add speakers, "
             "or use --split random and read its score with care"
         )
-    return speakers
+    n = groups_of(clips).nunique()
+    if n < least:
+        raise SplitError(
+            f"all {len(speakers)} speakers are linked by recordings that they share, so none can "
+            "be held out: use --split random and read its score with care"
+        )
+    return n
 
 
 def _validation(clips: pd.DataFrame, rows: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Split training rows into (train, val): about an eighth, of other speakers where possible."""
     part = clips.iloc[rows]
-    n_speakers = part["speaker"].nunique()
-    if n_speakers >= 3 and (part["speaker"] != "").all():
+    groups, labels = groups_of(part), part["label"]
+    if groups.nunique() >= 3 and _known(part):
         # Folds of few speakers can miss a class; take the one that misses least, in training
         # above all.
-        labels = part["label"]
         candidates = _by_speaker(part, 8, seed)
         if candidates:
             train, val = max(
                 candidates, key=lambda fold: tuple(labels.iloc[rows].nunique() for rows in fold)
             )
             return rows[train], rows[val]
-    n = max(len(rows) // 8, part["label"].nunique())
-    counts = part["label"].value_counts()
-    if counts.min() < 2 or n >= len(rows) - part["label"].nunique():
-        raise SplitError(
-            f"{len(rows)} training clips, {counts.min()} in the smallest class, leave none to "
-            "validate on: add clips, or leave that class out with a mapping file"
-        )
-    return _stratified(clips, rows, n, seed)
+    return _stratified(clips, rows, max(len(rows) // 8, labels.nunique()), seed)
 
 
 # --- splits of a table -----------------------------------------------------------------------
@@ -298,13 +313,16 @@ def make_splits(rule: str, clips: pd.DataFrame, classes: tuple[str, ...], seed: 
         splits = _RULES[rule](clips, seed)
     else:
         raise SplitError(f"no split {rule!r}; there are {', '.join(SPLITS)} and folds:FILE")
+    labels = clips["label"].to_numpy()
     for split in splits:
-        absent = set(range(len(classes))) - set(clips["label"].to_numpy()[split.train])
-        if absent:
-            names = ", ".join(classes[i] for i in sorted(absent))
+        found = {classes[i] for i in set(labels[split.train].tolist())}
+        if len(found) < 2:
             raise SplitError(
-                f"{split.name}: no training clip of {names}; try another --seed or split"
+                f"{split.name}: all training clips are {', '.join(found)}, and a classifier takes "
+                "two classes; try another --split or --seed"
             )
+        if absent := [name for name in classes if name not in found]:
+            log.warning("%s: no training clip of %s", split.name, ", ".join(absent))
     return splits
 
 
@@ -318,7 +336,7 @@ def rotations(split: Split, clips: pd.DataFrame, n: int, seed: int) -> list[Spli
     rows = np.sort(np.concatenate([split.train, split.val]))
     part = clips.iloc[rows]
     folds: list[tuple[np.ndarray, np.ndarray]] = []
-    if (part["speaker"] != "").all():
+    if _known(part):
         whole = part["label"].nunique()
         folds = [
             (rows[train], rows[val]) for train, val in _by_speaker(part, max(8, n), seed)
@@ -330,28 +348,12 @@ def rotations(split: Split, clips: pd.DataFrame, n: int, seed: int) -> list[Spli
         if folds:
             train, val = folds[(number - 1) % len(folds)]
         else:
-            train, val = _stratified(clips, rows, len(split.val), seed + number)
+            try:
+                train, val = _stratified(clips, rows, len(split.val), seed + number)
+            except SplitError as error:
+                raise SplitError(
+                    f"{split.name}: too few clips for an ensemble of {n}, whose members each "
+                    f"validate on other clips ({error}), or train one head: --ensemble 1"
+                ) from error
         rotated.append(Split(split.name, train, val, split.test))
     return rotated
-
-
-def audit(split: Split, clips: pd.DataFrame) -> dict[str, int]:
-    """Count what the test part shares with what training saw (training and validation).
-
-    Returns:
-        `train`, `val`, `test` (clips), `test_speakers`, `shared_speakers`, and the test clips
-        whose bytes (`duplicates`) or other segments of whose recording (`halves`) training saw.
-    """
-    seen = clips.iloc[np.concatenate([split.train, split.val])]
-    test = clips.iloc[split.test]
-    speakers = {s for s in test["speaker"] if s}
-    recordings = set(seen["recording"]) - {""}
-    return {
-        "train": len(split.train),
-        "val": len(split.val),
-        "test": len(split.test),
-        "test_speakers": len(speakers),
-        "shared_speakers": len(speakers & set(seen["speaker"])),
-        "duplicates": int(test["sha256"].isin(set(seen["sha256"])).sum()),
-        "halves": int(test["recording"].isin(recordings).sum()),
-    }

@@ -15,7 +15,8 @@ from ser_embed.corpora.labels import SCHEMES
 from ser_embed.corpora.listing import read_corpus
 from ser_embed.errors import SplitError
 from ser_embed.splits.names import SPLITS
-from ser_embed.splits.rules import Split, audit, make_splits, rotations
+from ser_embed.splits.people import Split, audit
+from ser_embed.splits.rules import make_splits, rotations
 
 CLASSES = ("positive", "neutral", "negative")
 RULES = [*SPLITS, "folds"]
@@ -419,7 +420,7 @@ def test_as_many_folds_as_the_largest_class_has_clips() -> None:
     assert sorted(np.concatenate([split.test for split in splits]).tolist()) == list(range(12))
 
 
-# --- audit -----------------------------------------------------------------------------------
+# --- people and recordings -------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("rule", ["speaker", "random", "loso"])
@@ -459,12 +460,123 @@ def test_audit_counts_by_hand() -> None:
     split = Split("x", np.array([0, 1]), np.array([2]), np.array([3, 4, 5]))
     assert audit(split, clips) == {
         "train": 2, "val": 1, "test": 3, "test_speakers": 1, "shared_speakers": 0,
-        "duplicates": 2, "halves": 2,
+        "duplicates": 2, "near_duplicates": 0, "halves": 2, "unnamed": 2, "unnamed_training": 0,
     }  # fmt: skip
     assert audit(Split("x", split.test, np.array([1]), np.array([0, 2])), clips) == {
         "train": 3, "val": 1, "test": 2, "test_speakers": 1, "shared_speakers": 0,
-        "duplicates": 1, "halves": 2,
+        "duplicates": 1, "near_duplicates": 0, "halves": 2, "unnamed": 0, "unnamed_training": 2,
     }  # fmt: skip
+
+
+def two_corpora_of_the_same_people() -> pd.DataFrame:
+    """Speech and song of six people, and another corpus of six others."""
+    clips = make_clips({"ravdess": 6, "song": 6, "tess": 6}, per_class=6)
+    return clips.assign(speaker=clips["speaker"].str.replace("song:", "ravdess:"))
+
+
+@pytest.mark.parametrize("rule", SPEAKER_AWARE)
+@pytest.mark.parametrize("seed", range(5))
+def test_item_1_a_person_in_two_corpora_is_on_one_side(rule: str, seed: int) -> None:
+    clips = two_corpora_of_the_same_people()
+    for split in make_splits(rule, clips, CLASSES, seed):
+        assert audit(split, clips)["shared_speakers"] == 0
+        assert not speakers(clips, split.train) & speakers(clips, split.val)
+        for turn in rotations(split, clips, 3, seed):
+            assert not speakers(clips, turn.train) & speakers(clips, turn.val)
+
+
+def test_item_1_corpora_of_the_same_people_are_balanced_as_one() -> None:
+    """Six people are 4, 1 and 1, although they are in two corpora."""
+    clips = two_corpora_of_the_same_people()
+    (split,) = make_splits("speaker", clips, CLASSES, seed=0)
+    assert audit(split, clips)["test_speakers"] == 2  # one of ravdess and song, one of tess
+    assert len(speakers(clips, split.train)) == 8
+
+
+def test_item_1_loco_leaves_out_a_corpus_and_its_people() -> None:
+    clips = two_corpora_of_the_same_people()
+    splits = make_splits("loco", clips, CLASSES, seed=0)
+    assert [split.name for split in splits] == ["ravdess", "song", "tess"]
+    for split in splits[:2]:
+        assert set(clips["corpus"].iloc[split.train]) == {"tess"}
+    with pytest.raises(SplitError, match=r"without ravdess and its people.*--split speaker"):
+        make_splits(
+            "loco", clips[clips["corpus"] != "tess"].reset_index(drop=True), CLASSES, seed=0
+        )
+
+
+@pytest.mark.parametrize("rule", SPEAKER_AWARE)
+def test_item_5_a_common_recording_is_on_one_side(rule: str) -> None:
+    """Dialogues, two people each, cut by time ranges; each is one file."""
+    clips = make_clips({"a": 8, "b": 6}, per_class=6)
+    dialogue = clips["speaker"].str[-2:].astype(int) // 2
+    clips["recording"] = clips["corpus"] + "/" + dialogue.astype(str) + ".wav"
+    for split in make_splits(rule, clips, CLASSES, seed=0):
+        counts = audit(split, clips)
+        assert counts["halves"] == counts["shared_speakers"] == 0
+        assert not recordings(clips, split.train) & recordings(clips, split.val)
+    if rule == "loso":
+        names = [split.name for split in make_splits(rule, clips, CLASSES, seed=0)]
+        assert names[0] == "a:00+a:01"
+        assert len(names) == 7
+
+
+def test_item_5_recordings_are_kept_together_without_speakers_too() -> None:
+    clips = make_clips({"a": 8, "b": 6}, per_class=6).assign(speaker="")
+    clips["recording"] = clips["path"].str[:4]
+    for split in make_splits("loco", clips, CLASSES, seed=0):
+        assert not recordings(clips, split.train) & recordings(clips, split.val)
+        for turn in rotations(split, clips, 3, seed=0):
+            assert not recordings(clips, turn.train) & recordings(clips, turn.val)
+
+
+def test_item_5_everybody_in_one_recording_cannot_be_held_out() -> None:
+    clips = make_clips({"a": 4}, per_class=6).assign(recording="meeting.wav")
+    with pytest.raises(SplitError, match="all 4 speakers are linked by recordings"):
+        make_splits("speaker", clips, CLASSES, seed=0)
+
+
+def test_item_5_two_ranges_of_a_file_are_no_duplicates() -> None:
+    clips = make_clips({"a": 4}).assign(sha256="one file", start=0.0, end=1.0)
+    clips["start"] = np.arange(len(clips)) // 2 * 2.0
+    clips["end"] = clips["start"] + 1
+    split = Split("x", np.arange(1, 3), np.array([3]), np.array([0, 10, 11]))
+    assert audit(split, clips)["duplicates"] == 1
+
+
+def test_item_3_near_duplicates_are_found_by_name_and_length() -> None:
+    clips = pd.DataFrame({
+        "label": 0, "speaker": "c:1001", "corpus": "c", "recording": "", "emotion": "sad",
+        "sha256": [f"{row}" for row in range(6)],
+        "path": ["wav/1_A.wav", "mp3/1_a.MP3", "mp3/1_a.mp3", "mp3/2.mp3", "wav/3.wav", "x/3.mp3"],
+        "seconds": [2.0, 2.05, 3.0, 2.0, 1.0, 1.0],
+    })  # fmt: skip
+    clips.loc[5, "speaker"] = "c:1002"  # another's third clip
+    split = Split("x", np.array([0, 4]), np.array([], int), np.array([1, 2, 3, 5]))
+    found = audit(split, clips)
+    assert (found["near_duplicates"], found["duplicates"]) == (1, 0)
+    assert audit(split, clips.assign(twin=["7", "", "", "7", "", ""]))["near_duplicates"] == 2
+
+
+# --- classes and small parts -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rule", ["loso", "loco"])
+def test_item_22_a_class_missing_in_training_is_no_refusal(
+    rule: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    clips = make_clips({"a": 4, "b": 4}, per_class=6)
+    only = clips["speaker"].eq("a:00") if rule == "loso" else clips["corpus"].eq("a")
+    clips = clips[only | (clips["label"] != 2)].reset_index(drop=True)
+    make_splits(rule, clips, CLASSES, seed=0)
+    assert "no training clip of negative" in caplog.text
+
+
+def test_item_22_parts_too_small_for_an_ensemble_end_in_a_sentence() -> None:
+    clips = make_clips({"a": 2}, per_class=3).assign(speaker="")
+    split = Split("x", np.arange(0, 9), np.arange(9, 11), np.arange(11, 18))
+    with pytest.raises(SplitError, match=r"x: too few clips for an ensemble of 5.*--ensemble 1"):
+        rotations(split, clips, 5, seed=0)
 
 
 # --- the real corpora, by name ---------------------------------------------------------------
