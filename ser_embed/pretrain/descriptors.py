@@ -160,7 +160,8 @@ def _pitch(waves: Tensor, n_frames: int) -> tuple[Tensor, Tensor]:
     score = normal[..., low : high + 1] - 0.02 * torch.log2(lags / low)
     best = score.argmax(-1) + low
     # Where the lag of a window's best match moves by less than a sample: a parabola through it.
-    left, mid, right = (normal.gather(-1, (best + k)[..., None])[..., 0] for k in (-1, 0, 1))
+    around = torch.stack([best - 1, best, best + 1], -1)
+    left, mid, right = normal.gather(-1, around).unbind(-1)
     offset = (left - right) / (2 * (left - 2 * mid + right)).clamp_max(-1e-4)
     lag = best + offset.clamp(-0.5, 0.5)
     return mid.clamp(0, 1), torch.log(SAMPLE_RATE / lag)
@@ -173,23 +174,16 @@ def _h1_h2(power: Tensor, log_f0: Tensor) -> Tensor:
 
     def harmonic(k: int) -> Tensor:
         near = (bins * k).round().long().clamp(1, power.shape[-1] - 2)
-        return torch.stack(
-            [log.gather(-1, (near + j)[..., None])[..., 0] for j in (-1, 0, 1)]
-        ).amax(0)  # fmt: skip
+        return log.gather(-1, torch.stack([near - 1, near, near + 1], -1)).amax(-1)
 
     return harmonic(1) - harmonic(2)
 
 
 def shift(values: Tensor, frames: int) -> Tensor:
     """Bring what lies `frames` later here, zeros where nothing does: (B, T, ...) alike."""
-    moved = torch.zeros_like(values)
-    if frames > 0:
-        moved[:, :-frames] = values[:, frames:]
-    elif frames < 0:
-        moved[:, -frames:] = values[:, :frames]
-    else:
-        moved = values
-    return moved
+    n_zeros = abs(frames)
+    padded = F.pad(values, (0, 0) * (values.dim() - 2) + (n_zeros, n_zeros))
+    return padded[:, n_zeros + frames :][:, : values.shape[1]]
 
 
 def _average(values: Tensor, weight: Tensor, frames: int) -> Tensor:

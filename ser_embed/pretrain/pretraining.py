@@ -12,7 +12,6 @@ The input is disturbed by noise, reverberation and other voices; the targets are
 resumes from its last state, and the same seed gives the same run.
 """
 
-import csv
 import json
 import logging
 import time
@@ -20,7 +19,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import pandas as pd
 import torch
 import transformers
 from safetensors import SafetensorError, safe_open
@@ -30,7 +29,7 @@ from torch import Tensor, nn
 from ser_embed.command import Outcome
 from ser_embed.errors import EncoderError, SerEmbedError
 from ser_embed.pretrain.options import PretrainConfig
-from ser_embed.pretrain.speech import Batch, Draw, Speech, draw_batch
+from ser_embed.pretrain.speech import Batch, Speech, draw_batch
 from ser_embed.pretrain.tasks import Scales, Tasks
 from ser_embed.progress import progress
 
@@ -60,7 +59,7 @@ def pretrain_encoder(config: PretrainConfig) -> Outcome:
             losses = run.advance()
             bar.note(", ".join(f"{name} {value:.3f}" for name, value in losses.items()))
             bar.advance()
-    parameters = export(run.model, config.out)
+    parameters = _write_encoder(run.model, config.out)
     result = {
         "encoder": str(config.out), "steps": config.steps, "hours": round(speech.hours, 2),
         "parameters": parameters, "seconds": round(run.seconds), "losses": run.recent(),
@@ -83,7 +82,7 @@ def _check(config: PretrainConfig) -> None:
             raise EncoderError(f"{folder}: no config.json there")
 
 
-def export(model: transformers.PreTrainedModel, out: Path) -> int:
+def _write_encoder(model: transformers.PreTrainedModel, out: Path) -> int:
     """Write an encoder in transformers' format, float16; return its number of parameters."""
     out.mkdir(parents=True, exist_ok=True)
     half = {k: v.detach().cpu().half().contiguous() for k, v in model.state_dict().items()}
@@ -102,7 +101,6 @@ class _Run:
 
     def __init__(self, config: PretrainConfig, speech: Speech) -> None:
         self.config, self.speech = config, speech
-        self.draw = Draw(config.batch_size, config.seconds, config.label_weight, config.seed)
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         shape = transformers.AutoConfig.from_pretrained(config.shape)
         torch.manual_seed(config.seed)
@@ -126,7 +124,7 @@ class _Run:
         if self.state.is_file():
             self._resume()
         else:
-            self.scales = Scales.measure(speech, self.draw, config.seed)
+            self.scales = Scales.measure(speech, config)
         self.scales = Scales(**{k: v.to(self.device) for k, v in vars(self.scales).items()})
 
     def advance(self) -> dict[str, float]:
@@ -134,7 +132,7 @@ class _Run:
         began = time.perf_counter()
         for group in self.optimizer.param_groups:
             group["lr"] = self.config.lr * _schedule(self.step, self.config)
-        batch = draw_batch(self.speech, self.draw, self.step)
+        batch = draw_batch(self.speech, self.config, self.step)
         batch = Batch(**{k: v.to(self.device) for k, v in vars(batch).items()})
         torch.manual_seed(self.config.seed * 1_000_003 + self.step)  # dropout
         with torch.autocast(self.device.type, torch.bfloat16):
@@ -161,11 +159,8 @@ class _Run:
 
     def recent(self) -> dict[str, float]:
         """Return each task's mean loss over the last 100 steps."""
-        rows = self.history[-100:]
-        return {
-            name: round(float(np.mean([row[name] for row in rows if name in row])), 4)
-            for name in LOSSES if any(name in row for row in rows)
-        }  # fmt: skip
+        rows = pd.DataFrame(self.history[-100:], columns=list(LOSSES))
+        return {str(k): round(v, 4) for k, v in rows.mean().dropna().items()}
 
     def _save(self) -> None:
         tensors = {f"model.{k}": v for k, v in self.model.state_dict().items()}
@@ -178,23 +173,15 @@ class _Run:
         temporary = self.state.with_suffix(".tmp")
         about = {"step": self.step, "seconds": self.seconds, "settings": self._settings()}
         save_file(tensors, temporary, metadata={"about": json.dumps(about)})
-        self._append_history()
+        history = self.config.out / "history.csv"
+        row = pd.DataFrame([{"step": self.step} | self.recent()], columns=["step", *LOSSES])
+        row.to_csv(history, mode="a", header=not history.exists(), index=False)
         temporary.replace(self.state)
 
-    def _append_history(self) -> None:
-        path = self.config.out / "history.csv"
-        with path.open("a", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, ("step", *LOSSES))
-            if file.tell() == 0:
-                writer.writeheader()
-            means = self.recent() if self.history else {}
-            writer.writerow({"step": self.step} | means)
-
     def _settings(self) -> dict[str, Any]:
-        """What must be equal for a state to be gone on with; the rest may change."""
-        config = asdict(self.config)
+        """Return the options that must be equal for a state to be resumed; the rest may change."""
         free = ("json", "quiet", "out", "save_every", "compile", "steps", "decay", "roots")
-        return {k: str(v) for k, v in config.items() if k not in free}
+        return {k: str(v) for k, v in asdict(self.config).items() if k not in free}
 
     def _resume(self) -> None:
         try:
@@ -203,10 +190,9 @@ class _Run:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         except (SafetensorError, KeyError, ValueError, OSError) as error:
             raise EncoderError(f"{self.state}: damaged ({error}); delete it to start") from error
-        settings = self._settings()
-        if differing := [
-            name for name in settings if about["settings"].get(name) != settings[name]
-        ]:
+        stored = about["settings"]
+        differing = [name for name, value in self._settings().items() if stored.get(name) != value]
+        if differing:
             raise EncoderError(
                 f"{self.state}: made with other settings ({', '.join(differing)}); give those, or "
                 "choose another --out"

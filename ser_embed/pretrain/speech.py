@@ -18,9 +18,10 @@ from torch.nn import functional as F
 from ser_embed.audio import SAMPLE_RATE, AudioFile
 from ser_embed.corpora import recognise
 from ser_embed.errors import EncoderError, SerEmbedError
+from ser_embed.pretrain.options import PretrainConfig
 from ser_embed.progress import track
 
-__all__ = ["Batch", "Draw", "Speech", "draw_batch"]
+__all__ = ["Batch", "Speech", "draw_batch"]
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +46,7 @@ class Speech:
         if not paths:
             raise EncoderError(f"no audio file in {', '.join(map(str, roots))}")
         emotions = [_emotion(path, labelled) for path in paths]
-        self.emotions = tuple(sorted({word for word in emotions if word}))
+        self.emotions = tuple(sorted(set(emotions) - {""}))
         index = {word: k for k, word in enumerate(self.emotions)} | {"": -1}
         pieces, labels = [], []
         for path, word in zip(track(paths, "decode", "clip", quiet=quiet), emotions, strict=True):
@@ -92,50 +93,23 @@ def _emotion(path: Path, labelled: tuple[str, ...]) -> str:
 
 @dataclass(frozen=True)
 class Batch:
-    """What one step sees.
+    """The clips of one step."""
 
-    Attributes:
-        clean: float32 (B, n), unit variance, zeros behind a clip: what the targets come from.
-        input: The same with noise, reverberation or a second voice.
-        lengths: Samples of each clip, int64 (B,).
-        labels: Emotion or -1, int64 (B,).
-        masked: Frames that the encoder doesn't see, bool (B, T).
-    """
-
-    clean: Tensor
-    input: Tensor
-    lengths: Tensor
-    labels: Tensor
-    masked: Tensor
+    clean: Tensor  # float32 (B, n), unit variance, zeros behind a clip: targets come from it
+    input: Tensor  # the same with noise, reverberation or a second voice
+    lengths: Tensor  # samples of each clip, int64 (B,)
+    labels: Tensor  # emotion or -1, int64 (B,)
+    masked: Tensor  # frames that are hidden from the encoder, bool (B, T)
 
 
-@dataclass(frozen=True)
-class Draw:
-    """How batches are drawn.
-
-    Attributes:
-        batch_size: Clips a batch.
-        seconds: Length of the piece that is cut from a clip.
-        label_weight: How much more often than its length says a labelled clip is drawn.
-        seed: Of every draw.
-    """
-
-    batch_size: int
-    seconds: float
-    label_weight: float
-    seed: int
-
-
-def draw_batch(speech: Speech, draw: Draw, step: int) -> Batch:
+def draw_batch(speech: Speech, config: PretrainConfig, step: int) -> Batch:
     """Draw the batch of a step; it depends on the seed and the step alone."""
-    rng = np.random.default_rng([draw.seed, step])
-    wanted = round(draw.seconds * SAMPLE_RATE)
-    chances = np.minimum(speech.lengths, 4 * wanted) * np.where(
-        speech.labels >= 0, draw.label_weight, 1.0
-    )
-    clips = rng.choice(len(chances), draw.batch_size, p=chances / chances.sum())
-    clean = torch.zeros(draw.batch_size, wanted)
-    lengths = torch.zeros(draw.batch_size, dtype=torch.int64)
+    rng, size = np.random.default_rng([config.seed, step]), config.batch_size
+    wanted = round(config.seconds * SAMPLE_RATE)
+    weights = np.where(speech.labels >= 0, config.label_weight, 1.0)
+    chances = np.minimum(speech.lengths, 4 * wanted) * weights
+    clips = rng.choice(len(chances), size, p=chances / chances.sum())
+    clean, lengths = torch.zeros(size, wanted), torch.zeros(size, dtype=torch.int64)
     for row, clip in enumerate(clips):
         piece = _at_other_speed(speech, clip, wanted, rng)
         clean[row, : len(piece)] = piece
@@ -143,16 +117,14 @@ def draw_batch(speech: Speech, draw: Draw, step: int) -> Batch:
     clean = _unit_variance(clean, lengths)
     disturbed = _unit_variance(_disturb(clean, rng), lengths)
     n_frames = (wanted - 400) // 320 + 1
-    starts = torch.from_numpy(rng.random((draw.batch_size, n_frames)) < MASK_START)
-    starts &= torch.from_numpy(rng.random((draw.batch_size, 1)) >= UNMASKED)
+    starts = torch.from_numpy(rng.random((size, n_frames)) < MASK_START)
+    starts &= torch.from_numpy(rng.random((size, 1)) >= UNMASKED)
     spans = F.max_pool1d(F.pad(starts.float(), (MASK_FRAMES - 1, 0)), MASK_FRAMES, 1) > 0
     labels = torch.from_numpy(speech.labels[clips])
     return Batch(clean, disturbed, lengths, labels, spans)
 
 
-def _at_other_speed(
-    speech: Speech, clip: int, wanted: int, rng: np.random.Generator
-) -> Tensor:  # fmt: skip
+def _at_other_speed(speech: Speech, clip: int, wanted: int, rng: np.random.Generator) -> Tensor:
     """Cut a piece, half of the time played slower or faster: another voice, the same emotion."""
     old, new = SPEEDS[rng.integers(len(SPEEDS))] if rng.random() < 0.5 else (1, 1)
     piece = torch.from_numpy(speech.cut(clip, math.ceil(wanted * old / new), rng))

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ser_embed.pretrain.descriptors import FRAME_NAMES, Descriptors, describe, functionals, shift
-from ser_embed.pretrain.speech import Batch, Draw, Speech, draw_batch
+from ser_embed.pretrain.options import PretrainConfig
+from ser_embed.pretrain.speech import Batch, Speech, draw_batch
 
 __all__ = ["Scales", "Tasks"]
 
@@ -33,15 +34,13 @@ class Scales:
     prosodic_units: Tensor
 
     @classmethod
-    def measure(cls, speech: Speech, draw: Draw, seed: int) -> "Scales":
+    def measure(cls, speech: Speech, config: PretrainConfig) -> "Scales":
         """Take them from the first batches."""
-        found = []
-        for step in range(SAMPLE_BATCHES):
-            batch = draw_batch(speech, draw, step)
-            found.append(describe(batch.clean, batch.lengths))
-        own = torch.cat([one.known[..., 0] for one in found])
+        batches = (draw_batch(speech, config, step) for step in range(SAMPLE_BATCHES))
+        found = [describe(batch.clean, batch.lengths) for batch in batches]
         values = torch.cat([one.values for one in found])
         known = torch.cat([one.known for one in found])
+        own = known[..., 0]
         table = torch.where(known, values, torch.nan)[own]
         mean = table.nanmean(0)
         std = (table - mean).square().nanmean(0).sqrt().clamp_min(1e-3)
@@ -49,8 +48,8 @@ class Scales:
         scaled = scale_frames(Descriptors(values, known), mean, std)
         return cls(
             mean, std, clip.mean(0), clip.std(0).clamp_min(1e-3),
-            _centres(_spectral_view(scaled)[own], seed),
-            _centres(_prosody_view(scaled)[own], seed),
+            _centres(_spectral_view(scaled)[own], config.seed),
+            _centres(_prosody_view(scaled)[own], config.seed),
         )  # fmt: skip
 
 

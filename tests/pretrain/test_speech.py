@@ -1,4 +1,4 @@
-"""The speech that encoders are pre-trained on: what is drawn, and what must never be heard."""
+"""The speech that encoders are pre-trained on: what is drawn, and what must never be trained on."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,9 +10,10 @@ import torch
 
 from ser_embed.errors import EncoderError
 from ser_embed.pretrain.descriptors import FRAME_NAMES, describe
-from ser_embed.pretrain.speech import MASK_FRAMES, Draw, Speech, draw_batch
+from ser_embed.pretrain.options import PretrainConfig
+from ser_embed.pretrain.speech import MASK_FRAMES, Speech, draw_batch
 
-DRAW = Draw(batch_size=16, seconds=1.0, label_weight=2.0, seed=0)
+DRAW = PretrainConfig(roots=(), out=Path(), batch_size=16, seconds=1.0, label_weight=2.0)
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +36,7 @@ def test_clips_and_labels(folder: Path) -> None:
     assert Speech((folder / "free",), (), quiet=True).emotions == ()
 
 
-def test_an_evaluation_corpus_is_not_heard_unawares(folder: Path) -> None:
+def test_an_evaluation_corpus_is_refused_unless_named(folder: Path) -> None:
     with pytest.raises(EncoderError, match=r"a clip of nemo.*can't be judged.*--labelled nemo"):
         Speech((folder,), (), quiet=True)
     with pytest.raises(EncoderError, match="a clip of nemo"):
