@@ -15,6 +15,7 @@ __all__ = [
     "HeadError",
     "LabelError",
     "MissingExtra",
+    "OutOfMemory",
     "SerEmbedError",
     "SplitError",
     "StoreError",
@@ -40,6 +41,10 @@ class AudioError(SerEmbedError):
 
 class EncoderError(SerEmbedError):
     """An encoder that can't be found, loaded or asked for that layer."""
+
+
+class OutOfMemory(EncoderError):
+    """A batch that an encoder has no memory for, on the GPU or the host."""
 
 
 class ExportError(SerEmbedError):

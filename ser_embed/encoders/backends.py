@@ -25,7 +25,7 @@ from torch import nn
 from ser_embed.encoders.registry import BackendName, Precision
 from ser_embed.errors import EncoderError, MissingExtra
 
-__all__ = ["Backend", "cache_folder", "choose_backend", "make_backend"]
+__all__ = ["Backend", "cache_folder", "check_backend", "choose_backend", "make_backend"]
 
 log = logging.getLogger(__name__)
 
@@ -238,11 +238,16 @@ def make_backend(
         MissingExtra: OpenVINO was asked for and isn't installed.
         EncoderError: No such backend.
     """
-    chosen = choose_backend(name)
-    if chosen == "torch":
+    check_backend(name)
+    if choose_backend(name) == "torch":
         return TorchBackend(network, precision)
-    if chosen == "openvino":
-        if importlib.util.find_spec("openvino") is None:
-            raise MissingExtra("openvino", "openvino")
-        return OpenVINOBackend(network, precision, fingerprint)
-    raise EncoderError(f"no backend {name!r}; there are auto, torch, openvino")
+    return OpenVINOBackend(network, precision, fingerprint)
+
+
+def check_backend(name: BackendName) -> None:
+    """Raise what `make_backend` would of a backend that can't be made."""
+    chosen = choose_backend(name)
+    if chosen not in ("torch", "openvino"):
+        raise EncoderError(f"no backend {name!r}; there are auto, torch, openvino")
+    if chosen == "openvino" and importlib.util.find_spec("openvino") is None:
+        raise MissingExtra("openvino", "openvino")

@@ -7,19 +7,23 @@ final norm of the encoders that have one (`last_hidden_state`), as transformers 
 doesn't. Layers above the last one asked for are not run.
 """
 
-from collections.abc import Sequence
+import gc
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from ser_embed.audio import Clip
-from ser_embed.encoders.backends import make_backend
+from ser_embed.audio import SAMPLE_RATE, Clip
+from ser_embed.encoders.backends import Backend, check_backend, make_backend
 from ser_embed.encoders.checkpoints import Checkpoint, fingerprint, load_checkpoint
 from ser_embed.encoders.graph import HiddenStates, pool_states, scale_states, unit_variance
 from ser_embed.encoders.registry import BackendName, Layer, Norm, Pool, Precision
-from ser_embed.errors import EncoderError
+from ser_embed.errors import EncoderError, OutOfMemory
 
 __all__ = ["Encoder", "denormalise", "load_encoder", "normalise"]
 
@@ -78,6 +82,14 @@ def load_encoder(
     return Encoder(name, layer, loaded, network, backend, precision)
 
 
+# What torch, CUDA's libraries and OpenVINO say, none of which has an error of its own for it.
+_NO_MEMORY = re.compile(
+    r"out of memory|can't allocate memory|not enough memory|bad.?alloc|ALLOC_FAILED|"
+    r"failed to allocate|cannot allocate|std::length_error",
+    re.IGNORECASE,
+)
+
+
 # --- the encoder -----------------------------------------------------------------------------
 
 
@@ -112,11 +124,17 @@ class Encoder:
         self.n_layers, self.model, self.network = loaded.n_layers, loaded.model, network
         self.kernels, self.strides = loaded.kernels, loaded.strides
         self.weights, self.configuration = fingerprint(loaded.model), loaded.configuration
-        network.requires_grad_(False)
+        network.requires_grad_(False).eval()
         # The weights, and all that the configuration changes in how they are used.
         config = getattr(loaded.model, "config", None)
-        identity = f"{self.weights} {layer} {config and config.to_json_string()} {network}"
-        self.backend = make_backend(backend, network, precision, identity)
+        self._identity = f"{self.weights} {layer} {config and config.to_json_string()} {network}"
+        check_backend(backend)
+        self._backend = backend
+
+    @cached_property
+    def backend(self) -> Backend:
+        """What runs the network: on the GPU, which is taken when it is first asked for."""
+        return make_backend(self._backend, self.network, self.precision, self._identity)
 
     def n_frames(self, n_samples: int) -> int:
         """Return how many frames a clip of so many samples gives (48,000 samples: 149)."""
@@ -136,6 +154,7 @@ class Encoder:
 
         Raises:
             EncoderError: A clip is under 400 samples.
+            OutOfMemory: There isn't enough of it.
         """
         for waveform in waveforms:
             if len(waveform) < Clip.MIN_SAMPLES:
@@ -147,10 +166,33 @@ class Encoder:
             groups.setdefault(0 if self.masks else len(waveform), []).append(i)
         states: list[np.ndarray] = [np.empty(0)] * len(waveforms)
         for members in groups.values():
-            batch, mask = self.batch([waveforms[i] for i in members], self.do_normalize)
-            for i, array in zip(members, self.backend(batch, mask), strict=True):
-                states[i] = array[:, : self.n_frames(len(waveforms[i]))]  # (L, T, D)
+            clips = [waveforms[i] for i in members]
+            with self._named_shortage(clips):
+                batch, mask = self.batch(clips, self.do_normalize)
+                for i, array in zip(members, self.backend(batch, mask), strict=True):
+                    states[i] = array[:, : self.n_frames(len(waveforms[i]))]  # (L, T, D)
         return states
+
+    @contextmanager
+    def _named_shortage(self, waveforms: Sequence[np.ndarray]) -> Iterator[None]:
+        """Turn what is said of too little memory into an OutOfMemory."""
+        try:
+            yield
+        except (MemoryError, RuntimeError) as error:
+            if not isinstance(error, MemoryError) and not _NO_MEMORY.search(str(error)):
+                raise
+            n, longest = len(waveforms), max(map(len, waveforms)) / SAMPLE_RATE
+            what = "a clip" if n == 1 else f"{n} clips at once, the longest"
+            raise OutOfMemory(
+                f"{self.name}: not enough memory to encode {what} of {longest:.1f} s; give shorter "
+                "clips (--seconds, or ranges of the file in a table) or a smaller --batch-size"
+            ) from error
+
+    def free_memory(self) -> None:
+        """Give back what a batch that was too large has left allocated."""
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
 
     @staticmethod
     def batch(
@@ -188,13 +230,14 @@ class Encoder:
             normalisation, (T, 2) or (L, T, 2), empty when pooled or not normalised.
         """
         results = []
-        for states in self.encode(waveforms):
-            features, extrema = scale_states(torch.from_numpy(states), norm)
-            if pool != "none":
-                features, extrema = pool_states(features, pool), extrema.new_empty(0)
-            elif self.layer != "all":
-                features, extrema = features[0], extrema[0] if len(extrema) else extrema
-            results.append((features.numpy(), extrema.numpy()))
+        with self._named_shortage(waveforms):
+            for states in self.encode(waveforms):
+                features, extrema = scale_states(torch.from_numpy(states), norm)
+                if pool != "none":
+                    features, extrema = pool_states(features, pool), extrema.new_empty(0)
+                elif self.layer != "all":
+                    features, extrema = features[0], extrema[0] if len(extrema) else extrema
+                results.append((features.numpy(), extrema.numpy()))
         return results
 
 

@@ -23,10 +23,10 @@ from ser_embed.extract.encoding import Batches, encode_batch
 from ser_embed.extract.reading import ReadClip, Readers
 from ser_embed.store import ClipRow, EncodedClip, FeatureSettings, ShardFolder
 
-__all__ = ["BlockEncoder", "Digests", "Job", "decode_blocks", "write_plan"]
+__all__ = ["WAVEFORM_BYTES", "BlockEncoder", "Digests", "Job", "decode_blocks", "write_plan"]
 
 PLAN_FILES = 4096  # files of the plan at most, each of which is one task's input
-WAVEFORM_BYTES = 2**28  # decoded clips that travel together; whole clips may be long
+WAVEFORM_BYTES = 2**28  # decoded clips that travel together, and their features, at most
 
 _values = attrgetter(*(field.name for field in fields(Utterance)))
 
@@ -44,6 +44,7 @@ class Job:
         root: Folder that the table's paths are relative to.
         header: Attributes of the store.
         folder: Where shards go.
+        part_bytes: How many bytes of waveforms travel together, about.
     """
 
     settings: FeatureSettings
@@ -54,6 +55,7 @@ class Job:
     root: Path
     header: dict[str, Any]
     folder: ShardFolder
+    part_bytes: int
 
 
 class Digests:
@@ -126,7 +128,7 @@ def decode_blocks(batch: Any, job: Job, system: Any, known: Any, done: Any) -> I
         done: Reference to bool (n_blocks,), the blocks that need nothing any more.
 
     Yields:
-        Arrow tables of one row: clips and their samples, at most about `WAVEFORM_BYTES`.
+        Arrow tables of one row: clips and their samples, at most about `job.part_bytes`.
     """
     import ray
     from pyarrow import parquet
@@ -162,7 +164,7 @@ def _decoded(
 
     with Readers(1) as readers:
         for utterance, item in readers.read(placed, job.settings, known):
-            if size >= WAVEFORM_BYTES:
+            if size >= job.part_bytes:
                 yield table(last=False)
                 part, size, read, waveforms = part + 1, 0, [], []
             path, *words = _values(by_path[utterance.path])

@@ -20,16 +20,25 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
+from ser_embed.audio import SAMPLE_RATE
 from ser_embed.corpora import Listing
 from ser_embed.encoders import Encoder
 from ser_embed.errors import ClusterError, MissingExtra, StoreError
-from ser_embed.extract.blocks import BlockEncoder, Digests, Job, decode_blocks, write_plan
+from ser_embed.extract.blocks import (
+    WAVEFORM_BYTES,
+    BlockEncoder,
+    Digests,
+    Job,
+    decode_blocks,
+    write_plan,
+)
 from ser_embed.extract.encoding import Tally, settings_of, spread
 from ser_embed.extract.options import ExtractConfig
 from ser_embed.extract.owners import store_path
 from ser_embed.progress import progress
-from ser_embed.store import ClipRow, IndexWriter, ShardFolder
+from ser_embed.store import ClipRow, FeatureSettings, IndexWriter, ShardFolder
 
 __all__ = ["cluster", "extract_ray"]
 
@@ -135,6 +144,7 @@ def extract_ray(listing: Listing, encoder: Encoder, config: ExtractConfig) -> di
             job = Job(
                 settings, _where_everyone_finds_it(encoder.name), config.backend,
                 config.batch_size, Path.cwd(), listing.root, writer.header, folder,
+                _part_bytes(encoder, settings),
             )  # fmt: skip
             tally = Tally(listing, writer)
             _Driver(job, tally, writer, config).run()
@@ -143,6 +153,16 @@ def extract_ray(listing: Listing, encoder: Encoder, config: ExtractConfig) -> di
     store = folder.index if config.url else str(path)
     tally.report(store, 0 if config.limit else totals["kept"])
     return tally.result(store, seconds)
+
+
+def _part_bytes(encoder: Encoder, settings: FeatureSettings) -> int:
+    """Return how many bytes of waveforms travel together: their features take no more."""
+    if settings.pool != "none":
+        return WAVEFORM_BYTES
+    with torch.inference_mode():  # here, where nothing else is encoded: no GPU is taken for it
+        states = encoder.network(torch.zeros(1, SAMPLE_RATE))  # a second: (1, L, T, D)
+    features = states.numel() * np.dtype(settings.dtype).itemsize
+    return WAVEFORM_BYTES * 4 * SAMPLE_RATE // max(4 * SAMPLE_RATE, features)
 
 
 def _where_everyone_finds_it(encoder: str) -> str:

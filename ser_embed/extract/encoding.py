@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from ser_embed.audio import SAMPLE_RATE
 from ser_embed.corpora import Listing, Utterance
 from ser_embed.encoders import Encoder
-from ser_embed.errors import CorpusError
+from ser_embed.errors import CorpusError, OutOfMemory
 from ser_embed.extract.options import ExtractConfig
 from ser_embed.extract.reading import ReadClip
 from ser_embed.store import ClipRow, EncodedClip, FeatureSettings, StoreWriter
@@ -23,6 +24,8 @@ __all__ = ["LISTED_FAULTS", "Batches", "Tally", "encode_batch", "settings_of", "
 
 log = logging.getLogger(__name__)
 
+WAITING_BYTES = 2**28  # of waveforms that wait for a batch, about
+LONG_SECONDS = 30  # from here on, clips' length bounds a batch and not their number
 LISTED_FAULTS = 20  # failed clips that are named one by one; the store's table has them all
 
 
@@ -44,7 +47,9 @@ class Batches:
     def __init__(self, encoder: Encoder, batch_size: int) -> None:
         self.encoder, self.batch_size = encoder, batch_size
         self.waiting: dict[int, list[tuple[Utterance, ReadClip]]] = {}
-        self.most = 16 * batch_size  # whole clips may all differ in length: memory stays bounded
+        # Whole clips may all differ in length, and may be long: memory stays bounded.
+        self.most, self.most_samples = 16 * batch_size, WAITING_BYTES // 4
+        self.n_clips = self.n_samples = 0  # of what waits
 
     def add(self, utterance: Utterance, item: ReadClip) -> list[tuple[Utterance, ReadClip]]:
         """Add a clip; return a batch when one is due, else an empty list."""
@@ -52,16 +57,30 @@ class Batches:
         n = len(item.waveform)
         key = -(-n // 8000) if self.encoder.masks else n  # half-second buckets
         self.waiting.setdefault(key, []).append((utterance, item))
-        if len(self.waiting[key]) >= self.batch_size:
-            return self.waiting.pop(key)
-        if sum(map(len, self.waiting.values())) >= self.most:
-            return self.waiting.pop(max(self.waiting, key=lambda k: len(self.waiting[k])))
+        self.n_clips, self.n_samples = self.n_clips + 1, self.n_samples + n
+        size = len(self.waiting[key])
+        if size >= self.batch_size or size * n >= self.batch_size * LONG_SECONDS * SAMPLE_RATE:
+            return self._pop(key)
+        if self.n_clips >= self.most:
+            return self._pop(max(self.waiting, key=lambda k: len(self.waiting[k])))
+        if self.n_samples >= self.most_samples:
+            return self._pop(max(self.waiting, key=lambda k: _n_samples(self.waiting[k])))
         return []
+
+    def _pop(self, key: int) -> list[tuple[Utterance, ReadClip]]:
+        batch = self.waiting.pop(key)
+        self.n_clips -= len(batch)
+        self.n_samples -= _n_samples(batch)
+        return batch
 
     def rest(self) -> Iterator[list[tuple[Utterance, ReadClip]]]:
         """Yield what is left."""
-        yield from self.waiting.values()
-        self.waiting = {}
+        for key in list(self.waiting):
+            yield self._pop(key)
+
+
+def _n_samples(batch: Sequence[tuple[Utterance, ReadClip]]) -> int:
+    return sum(len(item.waveform) for _, item in batch if item.waveform is not None)
 
 
 def encode_batch(
@@ -72,6 +91,8 @@ def encode_batch(
 ) -> Iterator[EncodedClip]:
     """Yield the clips of a batch, encoded, in its order; one that can't be stored is failed.
 
+    A batch that there is no memory for is halved, until one clip alone is failed for that.
+
     Args:
         encoder: The encoder.
         settings: How its output is normalised, pooled and stored.
@@ -81,7 +102,22 @@ def encode_batch(
     if not batch:
         return
     waveforms = [item.waveform for _, item in batch if item.waveform is not None]
-    results = encoder.features(waveforms, settings.norm, settings.pool)
+    refused = ""
+    try:
+        results = encoder.features(waveforms, settings.norm, settings.pool)
+    except OutOfMemory as error:
+        refused = str(error).removeprefix(f"{encoder.name}: ")
+    if refused:  # out of the handler, whose traceback holds the batch's tensors
+        encoder.free_memory()
+        if len(batch) > 1:
+            log.info("not enough memory for a batch of %d clips: halved", len(batch))
+            for half in (batch[: len(batch) // 2], batch[len(batch) // 2 :]):
+                yield from encode_batch(encoder, settings, root, half)
+        else:
+            utterance, item = batch[0]
+            row = ClipRow.of(utterance, root, item.sha256, 0.0, refused)
+            yield EncodedClip(row, np.empty(0), np.empty(0), 0)
+        return
     for (utterance, item), waveform, (features, extrema) in zip(
         batch, waveforms, results, strict=True
     ):

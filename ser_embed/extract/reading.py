@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ser_embed.audio import AudioFile
+from ser_embed.audio import SAMPLE_RATE, AudioFile
 from ser_embed.corpora import Utterance
 from ser_embed.errors import AudioError
 from ser_embed.extract.workers import Worker
@@ -25,6 +25,9 @@ __all__ = ["ReadClip", "Readers"]
 
 CLIPS_AT_ONCE = 8  # clips that a worker takes at a time
 GROUPS_AHEAD = 2  # such groups on their way, by worker
+GROUP_BYTES = 2**25  # of a group's waveforms, about; one clip may have more
+BYTES_AHEAD = 2**28  # of all that are on their way
+SHORT_SECONDS = 30.0  # of clips that are all taken to be as long as that
 HASHED_AHEAD = 256  # unknown clips gathered before any is decoded
 
 
@@ -47,6 +50,8 @@ class ReadClip:
 
 _Read = Callable[[Path], ReadClip]
 
+_TOO_LARGE = "needs more memory than there is; a clip length (--seconds) bounds it"
+
 
 def _hash(path: Path) -> ReadClip:
     try:
@@ -61,6 +66,8 @@ def _read(seconds: float, trim: bool, fill: str, seed: int, path: Path) -> ReadC
         clip = AudioFile(path).read(seconds, trim)
     except AudioError as error:
         return ReadClip(_hash(path).sha256, fault=str(error).removeprefix(f"{path}: "))
+    except MemoryError:
+        return ReadClip(_hash(path).sha256, fault=_TOO_LARGE)
     waveform = clip.fit(seconds, fill, seed)
     return ReadClip(clip.sha256, clip.seconds, waveform)
 
@@ -112,8 +119,9 @@ class Readers:
                 hashed before it is decoded.
         """
         read = partial(_read, settings.seconds, settings.trim, settings.fill, settings.seed)
+        size = partial(_waveform_bytes, settings.seconds)
         if not known:
-            yield from self._all(read, utterances)
+            yield from self._all(read, utterances, size)
             return
         unknown: list[Utterance] = []
         for utterance, item in self._all(_hash, utterances):
@@ -122,33 +130,78 @@ class Readers:
                 continue
             unknown.append(utterance)
             if len(unknown) == HASHED_AHEAD:
-                yield from self._all(read, unknown)
+                yield from self._all(read, unknown, size)
                 unknown = []
-        yield from self._all(read, unknown)
+        yield from self._all(read, unknown, size)
 
     def _all(
-        self, function: _Read, utterances: Iterable[Utterance]
+        self,
+        function: _Read,
+        utterances: Iterable[Utterance],
+        size: Callable[[Utterance], int] = lambda utterance: 0,
     ) -> Iterator[tuple[Utterance, ReadClip]]:
-        """Apply a function to every clip in the workers; a bounded number are on their way."""
+        """Apply a function to every clip in the workers.
+
+        A bounded number are on their way, and of waveforms, by their `size`, a bounded number of
+        bytes.
+        """
         if not self._workers:
             for utterance in utterances:
                 yield utterance, function(utterance.path)
             return
         pending: deque[tuple[list[Utterance], Worker[Path, ReadClip], int]] = deque()
+        sizes: deque[int] = deque()  # of the groups that are pending
         workers = itertools.cycle(self._workers)
-        rest = iter(utterances)
         try:
-            while group := list(itertools.islice(rest, CLIPS_AT_ONCE)):
+            for group, n_bytes in _groups(utterances, size):
+                while pending and sum(sizes) + n_bytes > BYTES_AHEAD:
+                    sizes.popleft()
+                    yield from _first(pending)
                 worker = next(workers)
                 ticket = worker.send(function, [utterance.path for utterance in group])
                 pending.append((group, worker, ticket))
+                sizes.append(n_bytes)
                 if len(pending) > GROUPS_AHEAD * len(self._workers):
+                    sizes.popleft()
                     yield from _first(pending)
             while pending:
                 yield from _first(pending)
         finally:
             for _, worker, ticket in pending:
                 worker.forget(ticket)
+
+
+def _waveform_bytes(seconds: float, utterance: Utterance) -> int:
+    """Return about how many bytes a clip's waveform takes at most."""
+    cut = int(seconds * SAMPLE_RATE * 4)
+    if 0 < seconds <= SHORT_SECONDS:
+        return cut
+    try:
+        # An MP3 of 64 kbit/s has 8 kB a second, its waveform 64 kB.
+        whole = 8 * utterance.path.stat().st_size
+    except OSError:
+        return 0
+    return min(whole, cut) if seconds > 0 else whole
+
+
+def _groups(
+    utterances: Iterable[Utterance], size: Callable[[Utterance], int]
+) -> Iterator[tuple[list[Utterance], int]]:
+    """Yield what a worker takes at a time, and its bytes."""
+    group: list[Utterance] = []
+    total = 0
+    for utterance in utterances:
+        n_bytes = size(utterance)
+        if group and total + n_bytes > GROUP_BYTES:
+            yield group, total
+            group, total = [], 0
+        group.append(utterance)
+        total += n_bytes
+        if len(group) == CLIPS_AT_ONCE:
+            yield group, total
+            group, total = [], 0
+    if group:
+        yield group, total
 
 
 def _first(

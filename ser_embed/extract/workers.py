@@ -30,7 +30,8 @@ sys.path[:] = {path!r}
 from ser_embed.extract.workers import serve
 serve()
 """
-_DEAD = (EOFError, OSError, pickle.UnpicklingError)  # what a pipe to a dead process raises
+# What a pipe to a dead process raises, or one whose next result is too large to be received.
+_DEAD = (EOFError, OSError, MemoryError, pickle.UnpicklingError)
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

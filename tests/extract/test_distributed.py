@@ -18,6 +18,7 @@ import pytest
 from test_extract import arrays, by_name, copy_clips, counts, spoil, tiny_checkpoint
 
 from ser_embed.command import Outcome
+from ser_embed.encoders import frozen
 from ser_embed.errors import ClusterError, CorpusError, MissingExtra
 from ser_embed.extract import cluster as distributed
 from ser_embed.extract.blocks import Digests
@@ -145,6 +146,25 @@ def test_equal_to_the_local_engine(
     before = [(file.stat().st_ino, file.stat().st_mtime_ns) for file in files]
     assert counts(go(root)) == (10 + len(said), 0, 10, len(said))
     assert before == [(file.stat().st_ino, file.stat().st_mtime_ns) for file in files]
+
+
+def test_item_20_the_driver_takes_no_gpu_and_parts_are_bounded_by_bytes(
+    tmp_path: Path, go: Go, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a backend the network stays where it was loaded: in the host's memory."""
+    root = tmp_path / "corpus"
+    copy_clips(root, range(6))
+    local = go(root, engine="local", features_dir=tmp_path / "local")
+
+    def refuse(*arguments: Any) -> None:
+        raise AssertionError("the driver made a backend")
+
+    monkeypatch.setattr(frozen, "make_backend", refuse)  # of this process: workers have their own
+    monkeypatch.setattr(distributed, "WAVEFORM_BYTES", 2 * 16_000 * 4)  # two clips a part
+    outcome = go(root)
+    assert len(shards_of(tmp_path / "features")) > 2
+    assert_equal_within_rounding(index_of(outcome), index_of(local))
+    monkeypatch.undo()
 
 
 def test_the_same_bits_in_the_same_batches(tmp_path: Path, go: Go) -> None:

@@ -953,3 +953,53 @@ def test_killed_and_gone_on(
     resumed = arrays(path)
     for name, features in arrays(some.result["store"]).items():
         assert np.abs(features - resumed[name]).max() <= 2e-3
+
+
+# --- not enough memory -------------------------------------------------------------------------
+
+LIMITED = """
+import json, logging, resource, sys
+from pathlib import Path
+import torch
+from ser_embed.extract import ExtractConfig, extract
+from ser_embed.extract import corpus as module
+torch.set_num_threads(1)
+logging.basicConfig(level=logging.INFO)
+load = module._load
+
+def load_and_limit(config, backend):
+    encoder = load(config, backend)
+    encoder.encode([torch.randn(16_000).numpy()])  # what it loads late is loaded
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + int(sys.argv[4]) * 2**20,) * 2)
+    return encoder
+
+module._load = load_and_limit
+outcome = extract(ExtractConfig(
+    csv=Path(sys.argv[1]), encoder=sys.argv[2], features_dir=Path(sys.argv[3]), seconds=0,
+    fill="none", backend="torch", workers=0, batch_size=16, quiet=False, trim=False,
+))
+print(json.dumps(outcome.result))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is limited by its address space")
+def test_item_12_out_of_memory_halves_the_batch_and_fails_the_long_clip_alone(
+    tmp_path: Path, tiny: str, run: Run, write_tone: WriteTone
+) -> None:
+    paths = [write_tone(tmp_path / "c" / f"{i:02d}.wav", 30.0, seed=i) for i in range(16)]
+    paths.append(write_tone(tmp_path / "c" / "long.wav", 600.0))
+    table = tmp_path / "c" / "table.csv"
+    table.write_text("\n".join(["path,emotion", *(f"{path.name},sad" for path in paths)]))
+    (tmp_path / "limited.py").write_text(LIMITED)
+    done = run(
+        tmp_path / "limited.py", table, tiny, tmp_path / "f", "160", env={"OMP_NUM_THREADS": "1"}
+    )
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert (result["stored"], result["failed"]) == (16, 1), done.stderr
+    with FeatureStore(result["store"]) as store:
+        reasons = {row.path: row.reason for row in store.rows if row.reason}
+    assert set(reasons) == {"long.wav"}
+    assert "memory" in reasons["long.wav"]  # its samples, or what the encoder makes of them
+    assert "a batch of 16 clips: halved" in done.stderr

@@ -10,6 +10,7 @@ import sys
 import time
 import uuid
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -104,6 +105,25 @@ def test_only_a_few_clips_are_taken_ahead(
         next(source)
     source.close()  # type: ignore[attr-defined]
     assert len(taken) <= 50 + 4 * reading.CLIPS_AT_ONCE
+
+
+def test_item_20_long_clips_are_taken_ahead_by_their_bytes(
+    clips: list[Utterance], readers: dict[int, Readers], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken = []
+
+    def endless() -> Iterator[Utterance]:
+        while True:
+            taken.append(1)
+            yield clips[0]  # 16 kB, which may be 128 kB of samples
+
+    monkeypatch.setattr(reading, "GROUP_BYTES", 300_000)
+    monkeypatch.setattr(reading, "BYTES_AHEAD", 600_000)
+    source = readers[3].read(endless(), replace(SETTINGS, seconds=0.0))
+    for _ in range(20):
+        next(source)
+    source.close()  # type: ignore[attr-defined]
+    assert len(taken) <= 20 + 7
 
 
 READ = """
