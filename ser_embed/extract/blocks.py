@@ -149,8 +149,8 @@ def _decoded(
     import pyarrow
 
     # By the path that this machine reads; the clip's own says how the corpus was named.
-    by_path = {job.base / clip.path: clip for clip in clips}
-    placed = [replace(clip, path=path) for path, clip in by_path.items()]
+    placed = [replace(clip, path=job.base / clip.path) for clip in clips]
+    named = dict(zip(placed, clips, strict=True))
     part, size = 0, 0
     read: list[Any] = []
     waveforms: list[np.ndarray] = []
@@ -167,7 +167,7 @@ def _decoded(
             if size >= job.part_bytes:
                 yield table(last=False)
                 part, size, read, waveforms = part + 1, 0, [], []
-            path, *words = _values(by_path[utterance.path])
+            path, *words = _values(named[utterance])
             n = -1 if item.waveform is None else len(item.waveform)
             read.append([[str(path), *words], item.sha256, item.seconds, item.fault, n])
             if item.waveform is not None:

@@ -148,7 +148,7 @@ def extract_ray(listing: Listing, encoder: Encoder, config: ExtractConfig) -> di
             )  # fmt: skip
             tally = Tally(listing, writer)
             _Driver(job, tally, writer, config).run()
-            totals = tally.finish(config.prune)
+            totals = tally.finish(config.prune, bool(config.limit))
     seconds = time.perf_counter() - started
     store = folder.index if config.url else str(path)
     tally.report(store, 0 if config.limit else totals["kept"])

@@ -56,7 +56,7 @@ class _Run:
     def _add(self, utterance: Utterance, item: ReadClip, batches: Batches) -> None:
         if item.fault:
             self.tally.fail(utterance, item.fault, item.sha256)
-        elif not self.tally.is_new((utterance.path.name, item.sha256)):
+        elif not self.tally.is_new(ClipRow.identity_of(utterance, item.sha256)):
             return
         elif item.waveform is not None:
             self._encode(batches.add(utterance, item))
@@ -94,7 +94,7 @@ def extract_listing(
     ) as writer:
         run = _Run(listing, encoder, config, writer)
         run.run(readers)
-        totals = run.tally.finish(config.prune)
+        totals = run.tally.finish(config.prune, bool(config.limit))
     seconds = time.perf_counter() - started
     run.tally.report(str(path), 0 if config.limit else totals["kept"])
     return run.tally.result(str(path), seconds)

@@ -189,7 +189,7 @@ class Tally:
         self.writer.record(replace(row, seconds=seconds))
         self.reused += 1
 
-    def finish(self, prune: bool) -> dict[str, int]:
+    def finish(self, prune: bool, partial: bool) -> dict[str, int]:
         """Write the finished file; see `StoreWriter.finish`.
 
         Raises:
@@ -201,7 +201,7 @@ class Tally:
                 f"{self.listing.root}: none of its {self.failed} clips can be used; "
                 f"the first is {path}: {reason}"
             )
-        return self.writer.finish(prune=prune)
+        return self.writer.finish(prune=prune, partial=partial)
 
     def report(self, store: str, kept: int) -> None:
         """Say what was done, and name the failed clips.

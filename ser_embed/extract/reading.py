@@ -9,7 +9,7 @@ from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -37,7 +37,7 @@ class ReadClip:
 
     Attributes:
         sha256: Hash of the file's bytes, empty if they can't be read.
-        seconds: Length of the whole file.
+        seconds: Length of the whole file, or of the range of it.
         waveform: float32 (n_samples,) at 16 kHz, cut or filled; None if the hash is known.
         fault: Why the clip can't be used.
     """
@@ -48,31 +48,46 @@ class ReadClip:
     fault: str = ""
 
 
-_Read = Callable[[Path], ReadClip]
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """What of an utterance a worker needs: the file, and the range of it."""
+
+    path: Path
+    start: float | None
+    end: float | None
+
+    @property
+    def is_whole(self) -> bool:
+        return self.start is None and self.end is None
+
+
+_Read = Callable[[_Source], ReadClip]
 
 _TOO_LARGE = "needs more memory than there is; a clip length (--seconds) bounds it"
 
 
-def _hash(path: Path) -> ReadClip:
+def _hash(source: _Source) -> ReadClip:
     try:
-        return ReadClip(AudioFile(path).sha256())
+        return ReadClip(AudioFile(source.path).sha256())
     except AudioError as error:
-        return ReadClip(fault=str(error).removeprefix(f"{path}: "))
+        return ReadClip(fault=str(error).removeprefix(f"{source.path}: "))
 
 
-def _read(seconds: float, trim: bool, fill: str, seed: int, path: Path) -> ReadClip:
+def _read(seconds: float, trim: bool, fill: str, seed: int, source: _Source) -> ReadClip:
     """Read one clip; a fault is returned, not raised."""
     try:
-        clip = AudioFile(path).read(seconds, trim)
+        ranged: Any = {} if source.is_whole else {"start": source.start, "end": source.end}
+        clip = AudioFile(source.path).read(seconds, trim, **ranged)
     except AudioError as error:
-        return ReadClip(_hash(path).sha256, fault=str(error).removeprefix(f"{path}: "))
+        fault = str(error).removeprefix(f"{source.path}: ")
+        return ReadClip(_hash(source).sha256, fault=fault)
     except MemoryError:
-        return ReadClip(_hash(path).sha256, fault=_TOO_LARGE)
+        return ReadClip(_hash(source).sha256, fault=_TOO_LARGE)
     waveform = clip.fit(seconds, fill, seed)
     return ReadClip(clip.sha256, clip.seconds, waveform)
 
 
-def _lost(path: Path) -> ReadClip:
+def _lost(source: _Source) -> ReadClip:
     return ReadClip(
         fault="the process that read it was ended each time; the file crashes its decoder, or "
         "needs more memory than there is"
@@ -87,7 +102,7 @@ class Readers:
     """
 
     def __init__(self, workers: int) -> None:
-        self._workers: list[Worker[Path, ReadClip]] = [Worker(_lost) for _ in range(workers)]
+        self._workers: list[Worker[_Source, ReadClip]] = [Worker(_lost) for _ in range(workers)]
 
     def __enter__(self) -> "Readers":
         """Return the readers."""
@@ -118,6 +133,8 @@ class Readers:
             known: Clips that need no decoding, by name and hash. If it is empty, no clip is
                 hashed before it is decoded.
         """
+        from ser_embed.store import ClipRow  # needs HDF5, which a worker doesn't
+
         read = partial(_read, settings.seconds, settings.trim, settings.fill, settings.seed)
         size = partial(_waveform_bytes, settings.seconds)
         if not known:
@@ -125,7 +142,7 @@ class Readers:
             return
         unknown: list[Utterance] = []
         for utterance, item in self._all(_hash, utterances):
-            if item.fault or (utterance.path.name, item.sha256) in known:
+            if item.fault or ClipRow.identity_of(utterance, item.sha256) in known:
                 yield utterance, item
                 continue
             unknown.append(utterance)
@@ -147,9 +164,9 @@ class Readers:
         """
         if not self._workers:
             for utterance in utterances:
-                yield utterance, function(utterance.path)
+                yield utterance, function(_source(utterance))
             return
-        pending: deque[tuple[list[Utterance], Worker[Path, ReadClip], int]] = deque()
+        pending: deque[tuple[list[Utterance], Worker[_Source, ReadClip], int]] = deque()
         sizes: deque[int] = deque()  # of the groups that are pending
         workers = itertools.cycle(self._workers)
         try:
@@ -158,7 +175,7 @@ class Readers:
                     sizes.popleft()
                     yield from _first(pending)
                 worker = next(workers)
-                ticket = worker.send(function, [utterance.path for utterance in group])
+                ticket = worker.send(function, [_source(one) for one in group])
                 pending.append((group, worker, ticket))
                 sizes.append(n_bytes)
                 if len(pending) > GROUPS_AHEAD * len(self._workers):
@@ -171,8 +188,15 @@ class Readers:
                 worker.forget(ticket)
 
 
+def _source(utterance: Utterance) -> _Source:
+    return _Source(utterance.path, utterance.start, utterance.end)
+
+
 def _waveform_bytes(seconds: float, utterance: Utterance) -> int:
     """Return about how many bytes a clip's waveform takes at most."""
+    if utterance.end:
+        own = utterance.end - (utterance.start or 0.0)
+        seconds = min(seconds, own) if seconds > 0 else own
     cut = int(seconds * SAMPLE_RATE * 4)
     if 0 < seconds <= SHORT_SECONDS:
         return cut
@@ -205,7 +229,7 @@ def _groups(
 
 
 def _first(
-    pending: deque[tuple[list[Utterance], Worker[Path, ReadClip], int]],
+    pending: deque[tuple[list[Utterance], Worker[_Source, ReadClip], int]],
 ) -> Iterator[tuple[Utterance, ReadClip]]:
     """Yield the results of the group that was sent first."""
     group, worker, ticket = pending.popleft()

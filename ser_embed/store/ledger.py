@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ser_embed.store.table import ClipRow, Identity
+from ser_embed.store.table import Place as Range
 
 __all__ = ["Ledger", "Place"]
 
@@ -40,7 +41,7 @@ class Ledger(Mapping[Identity, Place]):
 
     def __init__(self) -> None:
         self._clips: dict[Identity, _Clip] = {}
-        self._failed: dict[str, ClipRow] = {}  # by path
+        self._failed: dict[Range, ClipRow] = {}  # or left out
         self._n_stored = 0
 
     def __getitem__(self, identity: Identity) -> Place:
@@ -78,22 +79,27 @@ class Ledger(Mapping[Identity, Place]):
     def record(self, row: ClipRow) -> None:
         """Add a row to this run's table, stored or failed; of two of a kind the last counts."""
         if not row.is_stored:
-            self._failed[row.path] = row
+            self._failed[row.place] = row
             return
         clip = self._clips.setdefault(row.identity, _Clip())
         clip.row = row
         clip.share()
 
-    def keep_the_rest(self) -> int:
+    def keep_the_rest(self, partial: bool = False) -> int:
         """Add stored clips that this run didn't find to its table; return how many.
 
-        Of those of one path the newest counts, and only if this run didn't read that path: what
-        can't be read now doesn't cost what was encoded of it.
+        Of those of one place the newest counts, and only if this run didn't read that file: what
+        can't be read now doesn't cost what was encoded of it. Other ranges of a file that was
+        read are what it held before, unless this was a `partial` run, which took some clips only.
         """
-        read = {row.path for row in self._failed.values() if row.sha256}
-        read.update(clip.row.path for clip in self._clips.values() if clip.row)
-        newest = {clip.place.row.path: clip for clip in self._clips.values() if clip.place}
-        kept = [clip for path, clip in newest.items() if not clip.row and path not in read]
+        rows = [row for row in self._failed.values() if row.sha256]
+        rows += [clip.row for clip in self._clips.values() if clip.row]
+        read = {row.place if partial else row.path for row in rows}
+        newest = {clip.place.row.place: clip for clip in self._clips.values() if clip.place}
+        kept = [
+            clip for place, clip in newest.items()
+            if not clip.row and (place if partial else place[0]) not in read
+        ]  # fmt: skip
         for clip in kept:
             clip.row = clip.place.row if clip.place else None
         return len(kept)
@@ -109,7 +115,7 @@ class Ledger(Mapping[Identity, Place]):
             if clip.place and clip.row:
                 same = clip.row is clip.place.row
                 places.append(clip.place if same else clip.place._replace(row=clip.row))
-        places.sort(key=lambda place: place.row.sha256)
+        places.sort(key=lambda place: (place.row.sha256, place.row.start, place.row.end))
         if all(place.row.path.isascii() for place in places):  # the same order, without a copy
             places.sort(key=lambda place: place.row.path)
         else:

@@ -33,6 +33,7 @@ from ser_embed.errors import StoreError
 from ser_embed.store.settings import SCHEMA, FeatureSettings
 from ser_embed.store.table import (
     COLUMNS,
+    LATER,
     STORED,
     ClipRow,
     columns_of,
@@ -146,7 +147,7 @@ class FeatureStore:
     def _read_table(self, start: int, stop: int | None) -> np.ndarray:
         try:
             table = self.file["clips"][start:stop]
-            _ = table[list(COLUMNS)]  # raises if one is missing
+            _ = table[[name for name in COLUMNS if name not in LATER]]  # raises if one is missing
         except (KeyError, IndexError, OSError, ValueError, RuntimeError) as error:
             raise self._damaged(error) from error
         return table

@@ -16,14 +16,16 @@ import numpy as np
 from ser_embed.corpora import Utterance
 
 __all__ = [
-    "COLUMNS", "FAILED_CLIP", "STORED", "ClipRow", "Identity", "TableDigest", "checksum",
-    "columns_of", "rows_of", "table_of", "text_of", "text_type", "widths_of",
+    "COLUMNS", "FAILED_CLIP", "LATER", "LEFT_OUT", "STORED", "ClipRow", "Identity",
+    "TableDigest", "checksum", "columns_of", "rows_of", "table_of", "text_of", "text_type",
+    "widths_of",
 ]  # fmt: skip
 
-STORED, FAILED_CLIP = "stored", "failed"
+STORED, FAILED_CLIP, LEFT_OUT = "stored", "failed", "left out"
 
 TEXT = "text"
-Identity = tuple[str, str]  # a file's own name and the SHA-256 of its bytes
+Identity = tuple[str, str]  # a file's own name, with the range of it, and its bytes' SHA-256
+Place = tuple[str, float, float]  # path and range
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,22 +43,26 @@ class ClipRow:
     part: str
     seconds: float
     sha256: str
-    state: str  # stored or failed
-    reason: str  # why it failed
+    state: str  # stored, failed, or left out as what another file has
+    reason: str  # why it failed or was left out
     checksum: int  # CRC-32 of the stored bytes, features then range
+    start: float = 0.0  # where in the file the clip begins, in seconds
+    end: float = 0.0  # where it ends; 0 for the file's end
 
     @classmethod
     def of(
-        cls, utterance: Utterance, root: Path, sha256: str, seconds: float, reason: str = ""
-    ) -> "ClipRow":
-        """Return the row for an utterance; with a reason it is a failed one."""
+        cls, utterance: Utterance, root: Path, sha256: str, seconds: float, reason: str = "",
+        state: str = "",
+    ) -> "ClipRow":  # fmt: skip
+        """Return the row for an utterance; without a state it is failed if it has a reason."""
         path = utterance.path
         return cls(
             path=(path.relative_to(root) if path.is_relative_to(root) else path).as_posix(),
             corpus=utterance.corpus, speaker=utterance.speaker, gender=utterance.gender,
             emotion=utterance.emotion, intensity=utterance.intensity, text_id=utterance.text_id,
             recording=utterance.recording, part=utterance.part, seconds=seconds, sha256=sha256,
-            state=FAILED_CLIP if reason else STORED, reason=reason, checksum=0,
+            state=state or (FAILED_CLIP if reason else STORED), reason=reason, checksum=0,
+            start=float(utterance.start or 0), end=float(utterance.end or 0),
         )  # fmt: skip
 
     @property
@@ -71,11 +77,26 @@ class ClipRow:
 
     @property
     def identity(self) -> Identity:
-        """What makes two rows the same clip: the file's own name and its bytes.
+        """What makes two rows the same clip: the file's own name, its bytes, and the range.
 
         Not the folder: the same corpus seen from another root is the same clips.
         """
-        return Path(self.path).name, self.sha256
+        return _identity(Path(self.path).name, self.sha256, self.start, self.end)
+
+    @property
+    def place(self) -> Place:
+        """Where the clip is: path and range."""
+        return self.path, self.start, self.end
+
+    @staticmethod
+    def identity_of(utterance: Utterance, sha256: str) -> Identity:
+        """Return the identity that the row of an utterance has."""
+        start, end = float(utterance.start or 0), float(utterance.end or 0)
+        return _identity(utterance.path.name, sha256, start, end)
+
+
+def _identity(name: str, sha256: str, start: float, end: float) -> Identity:
+    return (f"{name}\0{start}\0{end}" if start or end else name), sha256
 
 
 COLUMNS = {
@@ -83,7 +104,11 @@ COLUMNS = {
     for field in fields(ClipRow)
 }
 
+LATER = ("start", "end")
+"""Columns that files made before there were ranges don't have."""
+
 _values = attrgetter(*COLUMNS)
+_first_values = attrgetter(*(name for name in COLUMNS if name not in LATER))
 
 
 def _bytes(text: str) -> bytes:
@@ -126,7 +151,11 @@ def table_of(rows: list[ClipRow], widths: Mapping[str, int]) -> np.ndarray:
 
 def columns_of(table: np.ndarray) -> dict[str, np.ndarray]:
     """Return the columns of what `table_of` gave, texts as objects."""
-    columns = {name: table[name] for name in COLUMNS}
+    there = table.dtype.names or ()
+    nothing = np.zeros(len(table))
+    columns: dict[str, np.ndarray] = {
+        n: nothing if n in LATER and n not in there else table[n] for n in COLUMNS
+    }
     for name, kind in COLUMNS.items():
         if kind == TEXT:
             columns[name] = np.array([text_of(v) for v in columns[name]], dtype=object)
@@ -161,7 +190,9 @@ class TableDigest:
     def add(self, rows: Iterable[ClipRow]) -> None:
         """Add the next rows."""
         for row in rows:
-            self._hash.update(f"{self._comma}{json.dumps(row.values)}".encode())
+            # Of whole files as before there were ranges.
+            values = row.values if row.start or row.end else _first_values(row)
+            self._hash.update(f"{self._comma}{json.dumps(values)}".encode())
             self._comma = ", "
 
     def finish(self, frames: np.ndarray) -> str:

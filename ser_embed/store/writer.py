@@ -4,6 +4,7 @@ See `reader.py` for the layout and the reason why there are parts. Parts are wri
 their own, so that the encoder doesn't wait for the disk; not more than one is on its way.
 """
 
+import functools
 import glob
 import json
 import os
@@ -17,7 +18,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict
-from functools import partial
 from operator import eq
 from pathlib import Path
 from typing import Any, TypeVar
@@ -197,7 +197,7 @@ class StoreWriter:
     def _write_part(self, part: Path, clips: list[EncodedClip]) -> None:
         part.parent.mkdir(exist_ok=True)
         widths = widths_of(clip.row for clip in clips)
-        start = partial(Builder, part, self.header, clips[0], len(clips), widths)
+        start = functools.partial(Builder, part, self.header, clips[0], len(clips), widths)
         self._build(part, start, clips)
 
     def _arrived(self) -> int:
@@ -258,7 +258,9 @@ class StoreWriter:
         """Add the row of a clip, stored or failed, to the finished file's table."""
         self.known.record(row)
 
-    def finish(self, rows: Iterable[ClipRow] = (), prune: bool = False) -> dict[str, int]:
+    def finish(
+        self, rows: Iterable[ClipRow] = (), prune: bool = False, partial: bool = False
+    ) -> dict[str, int]:
         """Write the finished file from everything encoded.
 
         Args:
@@ -266,6 +268,7 @@ class StoreWriter:
             prune: Drop the clips of earlier runs that aren't among them. By default they stay,
                 unless a file of the same path has other bytes now: one that can't be read
                 doesn't cost what was encoded of it.
+            partial: Whether these are only some of the corpus's clips.
 
         Returns:
             How many clips the file holds (`clips`), and how many of them this run didn't find
@@ -274,7 +277,7 @@ class StoreWriter:
         self.flush()
         for row in rows:
             self.record(row)
-        kept = 0 if prune else self.known.keep_the_rest()
+        kept = 0 if prune else self.known.keep_the_rest(partial)
         table = self.known.table()
         if not self._is_as_finished(table):
             self._write_finished(table, widths_of(place.row for place in table))
@@ -286,7 +289,7 @@ class StoreWriter:
         """Write this run's table, and the features of its clips, into the finished file."""
         first = next((place for place in table if place.file is not None), None)
         template = None if first is None else self._load(first)
-        start = partial(Builder, self.path, self.header, template, len(table), widths)
+        start = functools.partial(Builder, self.path, self.header, template, len(table), widths)
         self._build(self.path, start, self._loaded(table))
 
     def _loaded(self, table: list[Place]) -> Iterator[EncodedClip]:

@@ -1,5 +1,6 @@
 """Stage 1 as its users run it: what is encoded, what is reused, what is said of bad clips."""
 
+import inspect
 import json
 import os
 import re
@@ -22,11 +23,13 @@ from ser_embed.audio import AudioFile
 from ser_embed.audio.cutting import SAMPLE_RATE
 from ser_embed.bundled import DEMO_CORPUS
 from ser_embed.command import Outcome
+from ser_embed.corpora import Listing, Utterance
 from ser_embed.encoders.frozen import load_encoder
 from ser_embed.errors import CorpusError, EncoderError, StoreError
 from ser_embed.extract.__main__ import main
-from ser_embed.extract.corpus import extract
+from ser_embed.extract.corpus import extract, extract_listing
 from ser_embed.extract.options import ExtractConfig
+from ser_embed.extract.reading import Readers
 from ser_embed.store.checking import verify
 from ser_embed.store.reader import FeatureStore
 from ser_embed.store.writer import StoreWriter
@@ -953,6 +956,44 @@ def test_killed_and_gone_on(
     resumed = arrays(path)
     for name, features in arrays(some.result["store"]).items():
         assert np.abs(features - resumed[name]).max() <= 2e-3
+
+
+# --- ranges of a file --------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(
+    "start" not in inspect.signature(AudioFile.read).parameters, reason="reads whole files only"
+)
+def test_item_5_ranges_of_a_file_have_the_features_of_files_of_their_own(
+    tmp_path: Path, tiny: str
+) -> None:
+    samples = np.concatenate([AudioFile(path).read().samples for path in DEMO_CLIPS[:4]])
+    (tmp_path / "c").mkdir()
+    whole = tmp_path / "c" / "dialogue.wav"
+    soundfile.write(whole, samples, SAMPLE_RATE, subtype="FLOAT")
+    edges = [(None, 1.0), (1.0, 2.5), (2.5, None)]
+    cut = []
+    for number, (start, end) in enumerate(edges):
+        part = slice(round((start or 0) * SAMPLE_RATE), end and round(end * SAMPLE_RATE))
+        cut.append(tmp_path / "c" / f"{number}.wav")
+        soundfile.write(cut[-1], samples[part], SAMPLE_RATE, subtype="FLOAT")
+    clips = [Utterance(whole, "x", "", "", "sad", start=a, end=b) for a, b in edges]
+    clips += [Utterance(path, "x", "", "", "sad") for path in cut]
+    config = ExtractConfig(features_dir=tmp_path / "f", fill="none", dtype="float32", quiet=True)
+    encoder = load_encoder(tiny, backend="torch")
+    for wanted in ((6, 6, 0, 0), (6, 0, 6, 0)):
+        with Readers(1) as readers:
+            listing = Listing("x", tmp_path / "c", tuple(clips))
+            result = extract_listing(listing, encoder, config, readers)
+        assert counts(Outcome(result)) == wanted
+    with FeatureStore(result["store"]) as store:
+        rows = store.rows
+        order = sorted(
+            range(6), key=lambda i: (rows[i].path[0] == "d", rows[i].path, rows[i].start)
+        )
+        features = store.read(order)
+        assert [rows[i].end for i in order] == [0, 0, 0, 1.0, 2.5, 0]
+    np.testing.assert_allclose(features[3:], features[:3], rtol=1e-5, atol=1e-5)
 
 
 # --- not enough memory -------------------------------------------------------------------------

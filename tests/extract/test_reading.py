@@ -150,7 +150,7 @@ def test_a_file_that_ends_its_process_costs_itself_alone(
 ) -> None:
     """As one would that crashes its decoder."""
     name = clips[culprit].path.name
-    body = f"settings_and_path[-1].name == {name!r} and os.kill(os.getpid(), signal.SIGKILL)"
+    body = f"settings_and_path[-1].path.name == {name!r} and os.kill(os.getpid(), signal.SIGKILL)"
     replace_reading(body, tmp_path, monkeypatch)
     with Readers(2) as pool:
         got = list(pool.read(clips, SETTINGS))

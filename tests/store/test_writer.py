@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 
@@ -518,6 +519,47 @@ def test_hundreds_of_parts_need_few_file_handles(tmp_path: Path) -> None:
         assert verify(path) == []
     fill(tmp_path / "whole.h5", range(320))
     assert content(path) == content(tmp_path / "whole.h5")
+
+
+# --- ranges of a file --------------------------------------------------------------------------
+
+
+def ranged(i: int, start: float, end: float) -> tuple[ClipRow, np.ndarray, np.ndarray, int]:
+    row, *rest = clip(i)
+    same = replace(row, path="dialogue.wav", sha256="d" * 64, start=start, end=end)
+    return same, *rest  # type: ignore[return-value]
+
+
+def test_item_5_ranges_of_one_file_are_clips_of_their_own(tmp_path: Path) -> None:
+    path, clips = tmp_path / "s.h5", [ranged(0, 0.0, 1.5), ranged(1, 1.5, 3.0), ranged(2, 0.0, 0.0)]
+    with opened(path) as writer:
+        for one in clips:
+            writer.add(*one)
+        writer.finish([one[0] for one in clips])
+    assert verify(path) == []
+    with FeatureStore(path) as store:
+        assert [(row.start, row.end) for row in store.rows] == [(0, 0), (0, 1.5), (1.5, 3)]
+        assert store.clips["end"].tolist() == [0, 1.5, 3]
+        for i, which in enumerate((2, 0, 1)):
+            np.testing.assert_array_equal(store.read([i])[0], clips[which][1].astype(np.float16))
+    with opened(path) as writer:  # a run of some clips leaves the others, a whole one doesn't
+        assert writer.finish([clips[0][0]], partial=True) == {"clips": 3, "kept": 2}
+    with opened(path) as writer:
+        assert writer.finish([clips[0][0], clips[1][0]]) == {"clips": 2, "kept": 0}
+
+
+def test_item_5_a_store_made_before_there_were_ranges_is_read_and_continued(tmp_path: Path) -> None:
+    path = tmp_path / "s.h5"
+    fill(path, range(3))
+    before = content(path)
+    with h5py.File(path, "r+") as file:
+        table = file["clips"][:]
+        del file["clips"]
+        file["clips"] = table[[name for name in table.dtype.names if name not in ("start", "end")]]
+    assert content(path)[:4] == before[:4]
+    assert verify(path) == []  # the digest is of what was there
+    assert fill(path, range(4)) == {"clips": 4, "kept": 0}
+    assert verify(path) == []
 
 
 # --- what other systems refuse -----------------------------------------------------------------
