@@ -17,11 +17,14 @@ from ser_embed.errors import SplitError, StoreError
 from ser_embed.evaluate.evaluation import evaluate_run
 from ser_embed.evaluate.options import CrossCorpusConfig, EvaluateConfig
 from ser_embed.reports import Plot, Report, write_json
+from ser_embed.templates import render
 from ser_embed.train import TrainConfig, open_stores, train
 
 __all__ = ["cross_corpus"]
 
 log = logging.getLogger(__name__)
+
+TEMPLATE = Path(__file__).with_name("cross-corpus.md.j2")
 
 
 def _by_corpus(config: CrossCorpusConfig) -> dict[str, list[Path]]:
@@ -94,12 +97,12 @@ def cross_corpus(config: CrossCorpusConfig) -> Outcome:
     }  # fmt: skip
     _write(out, table)
     if not config.json:
-        print("\n".join(_rows(table)))
+        print(_grid(table))
         print(f"table: {out / 'cross-corpus.md'}")
     return Outcome(table, SOME_CLIPS_FAILED if faults else DONE)
 
 
-def _rows(table: Mapping[str, Any]) -> list[str]:
+def _grid(table: Mapping[str, Any]) -> str:
     names = table["corpora"]
     lines = [f"| trained on | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
     for trained, cells in table["trained_on"].items():
@@ -109,32 +112,6 @@ def _rows(table: Mapping[str, Any]) -> list[str]:
             text = f"{cells[tested]['uar']:.3f} [{low:.3f}, {high:.3f}]"
             texts.append(f"**{text}**" if tested == trained else text)
         lines.append(f"| {trained} | {' | '.join(texts)} |")
-    return lines
-
-
-def _markdown(table: Mapping[str, Any]) -> str:
-    first = next(iter(table["trained_on"].values()))
-    lines = [
-        f"# Across corpora: {table['labels']}", "",
-        "UAR of heads trained on one corpus (rows) and tested on each (columns). On the diagonal, "
-        f"in bold: cross-validated within the corpus by speaker (`{table['split']}`). Elsewhere: "
-        "every clip of the tested corpus, the heads of all folds averaged. In brackets the 2.5 to "
-        "97.5 percentile of 2000 resamples of the tested speakers.", "",
-        *_rows(table), "", "| tested on | clips | speakers | classes | resampled |",
-        "|---|---|---|---|---|",
-    ]  # fmt: skip
-    for name in table["corpora"]:
-        cell = first[name]
-        lines.append(f"| {name} | {cell['clips']} | {cell['speakers']} | "
-                     f"{', '.join(cell['classes'])} | {cell['ci_by']} |")  # fmt: skip
-    lines += ["", "Over the classes that a corpus has, so always predicting one of them gives 1 "
-              "over their number.", ""]  # fmt: skip
-    lines += [f"- Not trained on {name}: {why}" for name, why in table["not_trained_on"].items()]
-    for trained, cells in table["trained_on"].items():
-        for tested, cell in cells.items():
-            lines += [f"- {trained} on {tested}: {text}" for text in cell["warnings"]]
-    lines += ["", "![UAR by corpus trained and tested on](cross-corpus.png)", "",
-              f"    {table['command']}", ""]  # fmt: skip
     return "\n".join(lines)
 
 
@@ -143,5 +120,6 @@ def _write(out: Path, table: dict[str, Any]) -> None:
     rows = table["trained_on"]
     uar = np.array([[cells[name]["uar"] for name in table["corpora"]] for cells in rows.values()])
     Plot.transfer(uar, list(rows), table["corpora"]).save(out / "cross-corpus.png")
-    (out / "cross-corpus.md").write_text(_markdown(table), encoding="utf-8")
+    text = render(TEMPLATE, grid=_grid(table), **table)
+    (out / "cross-corpus.md").write_text(text, encoding="utf-8")
     write_json(out / "cross-corpus.json", table)

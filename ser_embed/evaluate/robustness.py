@@ -25,11 +25,13 @@ from ser_embed.predict import Classifier
 from ser_embed.progress import progress
 from ser_embed.reports import Comparison, Plot, Report, find_originals, read_table, write_json
 from ser_embed.store import FeatureStore
+from ser_embed.templates import render
 
 __all__ = ["measure_robustness", "roots_of"]
 
 log = logging.getLogger(__name__)
 
+TEMPLATE = Path(__file__).with_name("robustness.md.j2")
 LEAD_SECONDS = 10.0  # read beyond the clip length, as trimming may skip so much silence
 
 
@@ -69,7 +71,7 @@ def measure_robustness(config: RobustnessConfig) -> Outcome:
     plot = Plot.intervals([row["told"] for row in rows], [row["uar"] for row in rows],
                           [row["uar_ci"] for row in rows], clean.baseline)  # fmt: skip
     plot.save(out / "robustness.png")
-    (out / "robustness.md").write_text(_markdown(table), encoding="utf-8")
+    (out / "robustness.md").write_text(render(TEMPLATE, **table), encoding="utf-8")
     write_json(out / "robustness.json", table)
     if not config.json:
         for row in rows:
@@ -264,25 +266,3 @@ def _rows(
             "difference_ci": change and list(change.difference_ci),
         }  # fmt: skip
     return rows
-
-
-def _markdown(table: Mapping[str, Any]) -> str:
-    lines = [f"# {table['run']}, disturbed", "",
-             f"{table['clips']} of the run's {table['of']} test clips, classified again in each "
-             "condition by heads that were not trained on them. In brackets the 2.5 to 97.5 "
-             f"percentile of 2000 resamples of the test {table['ci_by']}; the change is on the "
-             f"same clips. No-audio baseline: UAR {table['guess']:.3f}.", "",
-             "| condition | UAR | accuracy | change of UAR from clean | clips |",
-             "|---|---|---|---|---|"]  # fmt: skip
-    for row in table["conditions"].values():
-        low, high = row["uar_ci"]
-        change = ""
-        if row["difference"] is not None:
-            change = "{:+.3f} [{:+.3f}, {:+.3f}]".format(row["difference"], *row["difference_ci"])
-        lines.append(
-            f"| {row['told']} | {row['uar']:.3f} [{low:.3f}, {high:.3f}] | {row['wa']:.3f} | "
-            f"{change} | {row['clips']} |"
-        )
-    lines += ["", "![UAR by condition](robustness.png)", ""]
-    lines += [*(f"    {command}" for command in table["commands"]), ""]
-    return "\n".join(lines)

@@ -20,7 +20,6 @@ from types import ModuleType
 from typing import Any
 
 import huggingface_hub
-import jinja2
 import numpy as np
 import torch
 from safetensors.torch import save_file
@@ -40,6 +39,7 @@ from ser_embed.export.parity import TOLERANCE, require_equal
 from ser_embed.heads import HEADS, assemble
 from ser_embed.predict import Classifier
 from ser_embed.reports import Report
+from ser_embed.templates import render
 
 __all__ = ["about_of", "licence_of", "model_card", "public_name", "sources_of", "write_folder"]
 
@@ -226,11 +226,8 @@ def model_card(classifier: Classifier, name: str) -> str:
     report = None
     with suppress(HeadError):  # no report is there, or none that can be read
         report = Report.load(classifier.run)
-    environment = jinja2.Environment(
-        undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )  # fmt: skip
-    return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
+    return render(
+        TEMPLATE,
         front_matter=_front_matter(classifier, name, report).strip(),
         name=name,
         classifier=classifier,

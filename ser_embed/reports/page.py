@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 import pandas as pd
 import soundfile
@@ -33,6 +32,7 @@ from ser_embed.reports.plots import Plot
 from ser_embed.reports.scores import Report
 from ser_embed.reports.tables import find_originals, read_table
 from ser_embed.store import FeatureSettings
+from ser_embed.templates import render
 
 __all__ = ["Page"]
 
@@ -79,12 +79,9 @@ class Page:
             How many clips can be played on it.
         """
         errors = list(self._errors(roots))
-        environment = jinja2.Environment(
-            autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-        )
-        environment.filters["percent"] = lambda value: f"{100 * value:.1f}"
-        environment.filters["in_line"] = _in_line
-        html = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
+        html = render(
+            TEMPLATE,
+            in_line=_in_line,
             report=self.report,
             comparison=comparison,
             corpora=self._corpora(),

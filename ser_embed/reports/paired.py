@@ -10,8 +10,11 @@ import pandas as pd
 from ser_embed.errors import HeadError
 from ser_embed.reports.scores import Report, resampled, scores_of, uar_of
 from ser_embed.reports.tables import read_table, write_json
+from ser_embed.templates import render
 
 __all__ = ["Comparison", "mcnemar"]
+
+TEMPLATE = Path(__file__).with_name("paired.md.j2")
 
 
 def mcnemar(only_first: int, only_second: int) -> float:
@@ -175,15 +178,8 @@ class Comparison:
         """Write paired.md and paired.json into a folder; return the former."""
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / "paired.json", asdict(self))
-        lines = [
-            f"# {self.run} compared with {self.against}", "", f"**{self.verdict}**", "",
-            *(f"> **Careful.** {warning}\n" for warning in self.warnings),
-            "| | UAR | right where the other is wrong |", "|---|---|---|",
-            f"| {self.run} | {self.uar:.3f} | {self.only_run} |",
-            f"| {self.against} | {self.against_uar:.3f} | {self.only_against} |", "",
-            *self.explanation, "",
-        ]  # fmt: skip
-        (folder / "paired.md").write_text("\n".join(lines), encoding="utf-8")
+        text = render(TEMPLATE, comparison=self)
+        (folder / "paired.md").write_text(text, encoding="utf-8")
         return folder / "paired.md"
 
 

@@ -16,11 +16,13 @@ from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 from ser_embed.errors import HeadError
 from ser_embed.reports.plots import Plot
+from ser_embed.templates import render
 
 __all__ = [
     "Report", "confusion", "expected_calibration_error", "resampled", "scores_of", "uar_of",
 ]  # fmt: skip
 
+TEMPLATE = Path(__file__).with_name("report.md.j2")
 RESAMPLES = 2000  # of the speakers, for the interval
 BINS = 15  # of confidence, for the calibration error (Guo et al. 2017)
 
@@ -211,34 +213,7 @@ class Report:
 
     def to_markdown(self) -> str:
         """Return the report as Markdown."""
-        lines = [
-            f"# {self.title}", "", f"**{self.headline}**", "",
-            *(f"> **Careful.** {warning}\n" for warning in self.warnings),
-            f"The interval is the 2.5 to 97.5 percentile of {RESAMPLES} resamples of the test "
-            f"{self.ci_by}.", "",
-            "## No-audio baselines", "", "| | WA | UAR |", "|---|---|---|",
-            f"| this head | {self.wa:.3f} | {self.uar:.3f} |",
-            *(f"| {k} | {v['wa']:.3f} | {v['uar']:.3f} |" for k, v in self.baselines.items()), "",
-            "## By class", "", "| class | precision | recall | F1 | clips |",
-            "|---|---|---|---|---|",
-            *("| {} | {precision:.3f} | {recall:.3f} | {f1:.3f} | {support:.0f} |".format(k, **row)
-              for k, row in self.per_class.items()),
-            "", "![confusion matrix](confusion.png)", "",
-            "## Overlap of test and training", "",
-            *(f"- {name.replace('_', ' ')}: {count}" for name, count in self.leakage.items()),
-            "", "## Calibration", "",
-            f"Expected calibration error {self.ece:.3f}; before temperature scaling on the "
-            f"validation part {self.ece_raw:.3f}.", "", "![reliability](reliability.png)", "",
-        ]  # fmt: skip
-        for column, groups in self.groups.items():
-            lines += [f"## By {column}", "", "| | UAR | WA | clips |", "|---|---|---|---|"]
-            lines += ["| {} | {uar:.3f} | {wa:.3f} | {clips:.0f} |".format(name, **row)
-                      for name, row in groups.items()]  # fmt: skip
-            lines.append("")
-        if self.folds:
-            lines += ["## By fold", "", "| fold | UAR |", "|---|---|"]
-            lines += [f"| {name} | {value:.3f} |" for name, value in self.folds.items()]
-        return "\n".join(lines) + "\n"
+        return render(TEMPLATE, report=self, resamples=RESAMPLES)
 
     def save(self, folder: Path, predictions: pd.DataFrame) -> None:
         """Write report.md, report.json, predictions.csv and the plots into a folder."""
