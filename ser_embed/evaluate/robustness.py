@@ -9,7 +9,6 @@ import json
 import logging
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -42,19 +41,27 @@ def measure_robustness(config: RobustnessConfig) -> Outcome:
         SerEmbedError: No run, no such condition, or none of the clips' audio is found.
     """
     names = _names(config)
-    chosen, total = _folds(config)
-    folds = _with_audio(config, chosen)
-    clips = pd.concat([fold.test for fold in folds], ignore_index=True)
-    missing = sum(len(fold.test) for fold in chosen) - len(clips)
+    folders = Classifier.head_folders(config.run)
+    cards = [read_card(folder) for folder in folders]
+    parts = _parts(folders, cards)
+    test, training = parts[parts["part"] == "test"], parts[parts["part"] != "test"]
+    chosen = _chosen(test, config.limit)
+    clips = _with_audio(config, chosen, cards[0]["corpora"])
+    missing = len(chosen) - len(clips)
     if missing:
         log.warning("the audio of %d test clips was not found: left out", missing)
     out = config.out or config.run / "robustness"
     answers = _Answers(out / "answers.jsonl")
-    found = _classify_all(config, names, folds, answers)
+    found: dict[str, dict[int, list[float]]] = {name: {} for name in names}
+    with progress("classify", len(clips) * len(names), "clip", config.quiet) as bar:
+        for number, (folder, card) in enumerate(zip(folders, cards, strict=True)):
+            part = clips[clips["head"] == number]
+            for name, row, probabilities in _classify(config, names, folder, card, part, answers):
+                bar.advance()
+                if probabilities is not None:
+                    found[name][row] = probabilities
     answers.file.close()
-    card = folds[0].card
-    classes = tuple(card["classes"])
-    training = pd.concat([fold.training for fold in folds], ignore_index=True)
+    classes = tuple(cards[0]["classes"])
     scored = {name: _scored(clips, rows, classes, training, name)
               for name, rows in found.items() if rows}  # fmt: skip
     if "clean" not in scored:
@@ -62,17 +69,13 @@ def measure_robustness(config: RobustnessConfig) -> Outcome:
     clean = scored["clean"][0]
     command = command_line("python -m ser_embed.robustness", config)
     table: dict[str, Any] = {
-        "run": config.run.name, "commands": [card["command"], command],
-        "heads": [fold.card["weights_sha256"] for fold in folds], "clips": len(clips),
-        "of": total, "missing": missing, "ci_by": clean.ci_by, "guess": clean.baseline,
+        "run": config.run.name, "commands": [cards[0]["command"], command],
+        "heads": [card["weights_sha256"] for card in cards], "clips": len(clips),
+        "of": len(test), "missing": missing, "ci_by": clean.ci_by, "guess": clean.baseline,
         "conditions": _rows(scored, len(clips), classes),
     }  # fmt: skip
-    rows = list(table["conditions"].values())
-    plot = Plot.intervals([row["told"] for row in rows], [row["uar"] for row in rows],
-                          [row["uar_ci"] for row in rows], clean.baseline)  # fmt: skip
-    plot.save(out / "robustness.png")
-    (out / "robustness.md").write_text(render(TEMPLATE, **table), encoding="utf-8")
-    write_json(out / "robustness.json", table)
+    _write(out, table)
+    rows = table["conditions"].values()
     if not config.json:
         for row in rows:
             low, high = row["uar_ci"]
@@ -85,16 +88,6 @@ def measure_robustness(config: RobustnessConfig) -> Outcome:
 # --- the clips -------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class _Fold:
-    """One head of a run, the clips it is tested on, and those that it was trained on."""
-
-    folder: Path
-    card: dict[str, Any]
-    test: pd.DataFrame
-    training: pd.DataFrame
-
-
 def _names(config: RobustnessConfig) -> list[str]:
     unknown = [name for name in config.conditions if name not in CONDITIONS]
     if unknown:
@@ -105,22 +98,22 @@ def _names(config: RobustnessConfig) -> list[str]:
     return [name for name in CONDITIONS if name == "clean" or name in wanted]
 
 
-def _folds(config: RobustnessConfig) -> tuple[list[_Fold], int]:
-    """Read what each head of a run was tested on; return the clips to take, and how many are."""
-    folds = []
-    for folder in Classifier.head_folders(config.run):
-        card, parts = read_card(folder), read_table(folder / "clips.csv")
-        parts = parts.assign(fold=card.get("fold", folder.name), gender="")
-        test = parts[parts["part"] == "test"].reset_index(drop=True)
-        folds.append(_Fold(folder, card, test, parts[parts["part"] != "test"]))
-    total = sum(len(fold.test) for fold in folds)
-    if config.limit and config.limit < total:
-        columns = ["corpus", "speaker", "label", "sha256", "path", "fold"]
-        ordered = pd.concat([fold.test for fold in folds])[columns].sort_values(columns)
-        every = np.linspace(0, total - 1, config.limit).round().astype(int)
-        chosen = ordered.iloc[every]
-        folds = [replace(fold, test=fold.test.merge(chosen)) for fold in folds]
-    return folds, total
+def _parts(folders: Sequence[Path], cards: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """Return the clips that each head of a run was trained and tested on, `head` its number."""
+    tables = []
+    for number, (folder, card) in enumerate(zip(folders, cards, strict=True)):
+        fold, table = card.get("fold", folder.name), read_table(folder / "clips.csv")
+        tables.append(table.assign(head=number, fold=fold, gender=""))
+    return pd.concat(tables, ignore_index=True)
+
+
+def _chosen(clips: pd.DataFrame, limit: int) -> pd.DataFrame:
+    """Return so many clips (0: all), spread evenly over corpora, speakers and classes."""
+    if not limit or limit >= len(clips):
+        return clips
+    ordered = clips.sort_values(["corpus", "speaker", "label", "sha256", "path", "fold"])
+    every = np.linspace(0, len(clips) - 1, limit).round().astype(int)
+    return ordered.iloc[every].sort_index()
 
 
 def roots_of(folder: Path, corpora: Collection[str]) -> list[Path]:
@@ -133,14 +126,14 @@ def roots_of(folder: Path, corpora: Collection[str]) -> list[Path]:
     return list(dict.fromkeys(roots))
 
 
-def _with_audio(config: RobustnessConfig, folds: Sequence[_Fold]) -> list[_Fold]:
-    """Return the folds with the test clips whose audio is there, and its `file`."""
-    roots = list(config.roots) or roots_of(config.features_dir, folds[0].card["corpora"])
-    found = []
-    for fold in folds:
-        test = fold.test.assign(file=pd.Series(find_originals(fold.test, roots), dtype=object))
-        found.append(replace(fold, test=test[test["file"].notna()].reset_index(drop=True)))
-    if not sum(len(fold.test) for fold in found):
+def _with_audio(
+    config: RobustnessConfig, clips: pd.DataFrame, corpora: Collection[str]
+) -> pd.DataFrame:
+    """Return the clips whose audio is there, numbered from 0, with its `file`."""
+    roots = list(config.roots) or roots_of(config.features_dir, corpora)
+    files = pd.Series(find_originals(clips, roots), clips.index, dtype=object)
+    found = clips.assign(file=files)[files.notna()].reset_index(drop=True)
+    if found.empty:
         raise AudioError(
             f"{config.run}: the audio of none of its test clips was found in "
             f"{', '.join(map(str, roots)) or config.features_dir}; name the corpora's folders "
@@ -182,51 +175,32 @@ class _Answers:
         self.file.flush()
 
 
-def _classify_all(
-    config: RobustnessConfig, names: Sequence[str], folds: Sequence[_Fold], answers: _Answers
-) -> dict[str, dict[int, list[float]]]:
-    """Return the probabilities by condition and clip, clips numbered over the folds."""
-    found: dict[str, dict[int, list[float]]] = {name: {} for name in names}
-    total, start = sum(len(fold.test) for fold in folds), 0
-    with progress("classify", total * len(names), "clip", config.quiet) as bar:
-        for fold in folds:
-            for name, row, probabilities in _classify_fold(config, names, fold, answers):
-                bar.advance()
-                if probabilities is not None:
-                    found[name][start + row] = probabilities
-            start += len(fold.test)
-    return found
-
-
-def _classify_fold(
-    config: RobustnessConfig, names: Sequence[str], fold: _Fold, answers: _Answers
-) -> Iterator[tuple[str, int, list[float] | None]]:
-    """Yield (condition, row, probabilities), None for a clip that can't be classified so."""
+def _classify(
+    config: RobustnessConfig, names: Sequence[str], folder: Path, card: Mapping[str, Any],
+    clips: pd.DataFrame, answers: _Answers,
+) -> Iterator[tuple[str, int, list[float] | None]]:  # fmt: skip
+    """Yield (condition, row, probabilities) by one head, None where a clip can't be classified."""
     classifier: Classifier | None = None
-    head = fold.card["weights_sha256"]
-    for row, file in enumerate(fold.test["file"]):
-        sha256, samples = str(fold.test["sha256"].iat[row]), None
+    for row, file, sha256 in clips[["file", "sha256"]].itertuples(name=None):
+        samples = None
         for name in names:
             condition = CONDITIONS[name]
-            key = (head, condition.description, sha256)
+            key = (card["weights_sha256"], condition.description, sha256)
             if key not in answers.known:
                 if classifier is None:
-                    classifier = Classifier.load(fold.folder, backend=config.backend)
+                    classifier = Classifier.load(folder, backend=config.backend)
                 if samples is None:
                     seconds = classifier.seconds and classifier.seconds + LEAD_SECONDS
                     samples = AudioFile(file).read(seconds).samples
                 # Seeded by the clip's bytes: the same noise at every call, whatever the order.
                 rng = np.random.default_rng(int(sha256[:16], 16))
-                answers.add(key, _classify(classifier, *condition.disturb(samples, rng)))
+                disturbed, rate = condition.disturb(samples, rng)
+                probabilities = None
+                with suppress(AudioError):
+                    found = classifier.classify(disturbed, rate).probabilities
+                    probabilities = [round(found[label], 6) for label in classifier.classes]
+                answers.add(key, probabilities)
             yield name, row, answers.known[key]
-
-
-def _classify(classifier: Classifier, samples: np.ndarray, rate: int) -> list[float] | None:
-    try:
-        probabilities = classifier.classify(samples, rate).probabilities
-    except AudioError:
-        return None
-    return [round(probabilities[name], 6) for name in classifier.classes]
 
 
 # --- the scores ------------------------------------------------------------------------------
@@ -266,3 +240,12 @@ def _rows(
             "difference_ci": change and list(change.difference_ci),
         }  # fmt: skip
     return rows
+
+
+def _write(out: Path, table: dict[str, Any]) -> None:
+    rows = table["conditions"].values()
+    plot = Plot.intervals([row["told"] for row in rows], [row["uar"] for row in rows],
+                          [row["uar_ci"] for row in rows], table["guess"])  # fmt: skip
+    plot.save(out / "robustness.png")
+    (out / "robustness.md").write_text(render(TEMPLATE, **table), encoding="utf-8")
+    write_json(out / "robustness.json", table)

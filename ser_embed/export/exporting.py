@@ -1,8 +1,8 @@
 """A trained run as one ONNX file, waveform in, probabilities out; or as a transformers folder.
 
-The graph holds everything the classifier does
-after decoding: scaling to unit variance, encoder, layers, min-max normalisation, pooling, the
-rounding to the stored type, all heads, their calibration and their mean. It takes clips as
+The graph holds everything the classifier does after decoding: scaling to unit variance, encoder,
+layers, min-max normalisation, pooling, the rounding to the stored type, all heads, their
+calibration and their mean. It takes clips as
 `Clip.fit` leaves them: trimming changes a clip's length and random filling draws numbers, so
 both come before it. `examples/onnx_numpy.py` does them in numpy, by the file's own metadata.
 """
@@ -15,51 +15,38 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ser_embed import __version__
 from ser_embed.audio import SAMPLE_RATE, AudioFile
 from ser_embed.bundled import DEMO_CORPUS
 from ser_embed.command import DONE, SOME_CLIPS_FAILED, Outcome
 from ser_embed.corpora import Listing, listing_of
 from ser_embed.encoders import Graph, load_encoder
 from ser_embed.errors import AudioError, ExportError
-from ser_embed.export.hub import about_of, licence_of, public_name, sources_of, write_folder
+from ser_embed.export.facts import facts_of
+from ser_embed.export.hub import write_folder
 from ser_embed.export.onnxfile import (
     OnnxClassifier,
     quantise,
     require_onnx,
     set_metadata,
-    store_halves,
+    store_half_precision,
     write_onnx,
 )
 from ser_embed.export.options import ExportConfig
 from ser_embed.export.parity import (
-    TOLERANCE,
     Runner,
     agreement,
-    largest_difference,
+    differences_of,
     measure_accuracy,
     require_equal,
 )
 from ser_embed.extract import spread
 from ser_embed.predict import Classifier
 
-__all__ = ["export_onnx", "export_run", "facts_of", "graph_of"]
+__all__ = ["export_onnx", "export_run", "graph_of"]
 
 log = logging.getLogger(__name__)
 
 N_DEMO_CLIPS = 12  # of the demo corpus, where no clips to check on are named
-
-PREPROCESSING = (
-    "mono samples at 16 kHz; if trim, cut what lies 40 dB below the loudest 20 ms before the first "
-    "and after the last sound, but for 60 ms, looking no further than window_seconds and 10 s; "
-    "keep the first window_seconds (0: all); fill a shorter clip by the rule `fill`: none; zero; "
-    "repeat (the clip again); sample (numpy's default_rng([seed, n]).integers draws the places of "
-    "samples to repeat, n the first 16 hexadecimal digits of the file's SHA-256)"
-)
-BATCHES = (
-    "every row of a batch is a clip of its own, all of one length: run clips of different lengths "
-    "one by one, never padded"
-)
 
 
 # --- the graph -------------------------------------------------------------------------------
@@ -88,34 +75,6 @@ def graph_of(classifier: Classifier) -> Graph:
         encoder.do_normalize,
         asdict(classifier.settings),
     ).eval()
-
-
-def facts_of(classifier: Classifier) -> dict[str, Any]:
-    """Return what an exported file says of itself, but for how it was checked."""
-    card, settings = classifier.card, classifier.settings
-    encoder = public_name(settings.encoder)
-    return {
-        "labels": list(classifier.classes),
-        "sample_rate": SAMPLE_RATE,
-        "window_seconds": settings.seconds,
-        "trim": settings.trim,
-        "fill": settings.fill,
-        "seed": settings.seed,
-        "preprocessing": PREPROCESSING,
-        "batches": BATCHES,
-        "temperature": [card["temperature"] for _, card in classifier.heads],
-        "encoder": encoder,
-        "encoder_weights_sha256": settings.weights,
-        "features": {**asdict(settings), "encoder": encoder},
-        "head": {"name": card["head"]["name"], "members": card["head"]["members"],
-                 "averaged": len(classifier.heads)},
-        "trained_on": about_of(classifier),
-        "corpora": card["corpora"],
-        "licence": licence_of(classifier),
-        "sources": sources_of(classifier),
-        "use": card["use"],
-        "ser_embed": __version__,
-    }  # fmt: skip
 
 
 def _loaded(run: Path | None, runs_dir: Path) -> Classifier:
@@ -168,17 +127,13 @@ def export_onnx(
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as folder:
         plain, full, small = (Path(folder) / f"{name}.onnx" for name in ("plain", "full", "int8"))
         write_onnx(graph_of(classifier), round((classifier.seconds or 1.0) * SAMPLE_RATE), plain)
-        store_halves(plain, full)
+        store_half_precision(plain, full)
         files: dict[str, Runner] = {"fp32": OnnxClassifier(full)}
-        difference = largest_difference(files["fp32"], classifier, clips)
-        require_equal(out, difference)
-        figures: dict[str, Any] = {
-            "check": {"clips": len(clips), "largest_difference": difference,
-                      "tolerance": TOLERANCE}
-        }  # fmt: skip
+        check = require_equal(out, differences_of(files["fp32"], classifier, clips))
+        figures: dict[str, Any] = {"check": {"clips": len(clips), **check}}
         if int8:
             quantise(plain, small)
-            store_halves(small, small)
+            store_half_precision(small, small)
             files["int8"] = OnnxClassifier(small)
             against = agreement(files["int8"], files["fp32"], classifier, clips)
         if listing is not None:

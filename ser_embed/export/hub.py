@@ -13,7 +13,6 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
@@ -24,24 +23,25 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from ser_embed import __version__, errors
+from ser_embed import errors
 from ser_embed.audio import AudioFile, Clip
 from ser_embed.bundled import BUNDLED_HEADS, HEADS_LICENCE
 from ser_embed.encoders import Graph
 from ser_embed.errors import ExportError, HeadError
 from ser_embed.export import hub_model
+from ser_embed.export.facts import facts_of
 from ser_embed.export.hub_model import (
     SerEmbedConfig,
     SerEmbedFeatureExtractor,
     SerEmbedForAudioClassification,
 )
-from ser_embed.export.parity import TOLERANCE, require_equal
+from ser_embed.export.parity import require_equal
 from ser_embed.heads import HEADS, assemble
 from ser_embed.predict import Classifier
 from ser_embed.reports import Report
 from ser_embed.templates import render
 
-__all__ = ["about_of", "licence_of", "model_card", "public_name", "sources_of", "write_folder"]
+__all__ = ["write_folder"]
 
 TEMPLATE = Path(__file__).with_name("card.md.j2")
 MODULE = "modeling_ser_embed"  # of the classes that transformers is to load
@@ -56,36 +56,6 @@ CODE: dict[str, ModuleType] = {
 """The modules that go into a folder, by their name there."""
 
 
-def public_name(encoder: str) -> str:
-    """Return an encoder's name without the folders of the machine that it lies on."""
-    return Path(encoder).name if Path(encoder).is_dir() else encoder
-
-
-def about_of(classifier: Classifier) -> str:
-    """Return what a classifier was trained on, in one line."""
-    encoder = classifier.settings.encoder
-    return classifier.about.replace(encoder, public_name(encoder))
-
-
-def sources_of(classifier: Classifier) -> dict[str, str]:
-    """Return the licence of everything that a classifier was made of."""
-    card = classifier.card
-    encoder = f"encoder {public_name(classifier.settings.encoder)}"
-    licences = {encoder: card["encoder_licence"]}
-    return licences | {corpus: card["corpus_licences"].get(corpus, "that of the corpus")
-                       for corpus in card["corpora"]}  # fmt: skip
-
-
-def licence_of(classifier: Classifier) -> str:
-    """Return what is known of the licence of an exported classifier."""
-    if classifier.run.parent == BUNDLED_HEADS:
-        return f"{HEADS_LICENCE}, for research, as the strictest of what it was made of asks."
-    return (
-        "Inherited: a model may be used as far as the licences of what it was made of allow. Which "
-        "licence it gets is for whoever publishes it to settle."
-    )
-
-
 # --- the folder ------------------------------------------------------------------------------
 
 
@@ -96,12 +66,12 @@ def _config(classifier: Classifier, network: Graph) -> SerEmbedConfig:
             f"{classifier.settings.encoder}: not one of transformers' models, so there is no "
             "folder for transformers; write an ONNX file, --out F.onnx"
         )
-    settings, head = asdict(classifier.settings), classifier.card["head"]
+    head = classifier.card["head"]
     encoder = {**own.to_diff_dict(), "model_type": own.model_type}
     encoder.pop("_name_or_path", None)
     return SerEmbedConfig(
         encoder=encoder,
-        features={**settings, "encoder": public_name(settings["encoder"])},
+        features=facts_of(classifier)["features"],
         scales_input=network.scales_input,
         head={"class": HEADS[head["name"]].build, "shape": head["shape"],
               "pooled": head["pooled"], "members": head["members"]},
@@ -136,11 +106,8 @@ def write_folder(
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ExportError(f"{folder}: holds something already; name another folder, or delete it")
-    config, settings, name = (
-        _config(classifier, network),
-        classifier.settings,
-        folder.resolve().name,
-    )
+    config, settings = _config(classifier, network), classifier.settings
+    name = folder.resolve().name
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{name}-") as temporary:
         new = Path(temporary) / "new"
@@ -153,15 +120,13 @@ def write_folder(
         save_file(state, new / "model.safetensors", metadata={"format": "pt"})
         for file, module in CODE.items():
             (new / f"{file}.py").write_text(_flat(inspect.getsource(module)), encoding="utf-8")
-        (new / "README.md").write_text(model_card(classifier, name), encoding="utf-8")
-        difference = _difference(classifier, new, clips)
-        require_equal(folder, difference)
+        (new / "README.md").write_text(_model_card(classifier, name), encoding="utf-8")
+        check = require_equal(folder, _differences(classifier, new, clips))
         if folder.exists():
             folder.rmdir()
         new.replace(folder)
     return {
-        "folder": str(folder), "clips": len(clips), "largest_difference": difference,
-        "tolerance": TOLERANCE,
+        "folder": str(folder), "clips": len(clips), **check,
         "upload": shlex.join(["hf", "upload", f"YOUR_NAME/{name}", str(folder)]),
     }  # fmt: skip
 
@@ -182,7 +147,7 @@ def _flat(source: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _difference(classifier: Classifier, folder: Path, clips: Sequence[Path]) -> float:
+def _differences(classifier: Classifier, folder: Path, clips: Sequence[Path]) -> list[float]:
     """Load what was written and compare it with the classifier on samples."""
     extractor = SerEmbedFeatureExtractor.from_pretrained(folder)
     model: Any = SerEmbedForAudioClassification.from_pretrained(folder).eval()
@@ -193,8 +158,8 @@ def _difference(classifier: Classifier, folder: Path, clips: Sequence[Path]) -> 
         inputs = extractor(samples, sampling_rate=extractor.sampling_rate, return_tensors="pt")
         with torch.inference_mode():
             found = model(**inputs).logits.softmax(-1)[0].numpy()
-        differences.append(np.abs(found - wanted).max())
-    return float(np.max(differences))
+        differences.append(float(np.abs(found - wanted).max()))
+    return differences
 
 
 # --- the card --------------------------------------------------------------------------------
@@ -221,7 +186,7 @@ def _front_matter(classifier: Classifier, name: str, report: Report | None) -> s
     ).to_yaml()  # fmt: skip
 
 
-def model_card(classifier: Classifier, name: str) -> str:
+def _model_card(classifier: Classifier, name: str) -> str:
     """Return the README.md of a folder: what it is, how it scored, what it may be used for."""
     report = None
     with suppress(HeadError):  # no report is there, or none that can be read
@@ -231,11 +196,8 @@ def model_card(classifier: Classifier, name: str) -> str:
         front_matter=_front_matter(classifier, name, report).strip(),
         name=name,
         classifier=classifier,
-        about=about_of(classifier),
+        facts=facts_of(classifier),
         card=classifier.card,
         report=report,
-        sources=sources_of(classifier),
-        licence=licence_of(classifier),
-        versions={"ser_embed": __version__, "torch": version("torch"),
-                  "transformers": version("transformers")},
+        versions={name: version(name) for name in ("torch", "transformers")},
     )  # fmt: skip

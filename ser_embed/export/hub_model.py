@@ -129,7 +129,7 @@ class SerEmbedForAudioClassification(transformers.PreTrainedModel):
         Args:
             input_values: float32 at 16 kHz, trimmed and cut, not scaled.
             attention_mask: 1 on each clip's own samples, 0 behind them. Clips of different
-                lengths are run one by one: padding would change what some encoders hear.
+                lengths are run one by one: padding would change some encoders' states.
         """
         if attention_mask is None or bool(attention_mask.all()):
             probabilities = self.graph(input_values)

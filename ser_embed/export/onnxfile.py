@@ -18,13 +18,14 @@ from torch import nn
 from ser_embed.errors import ExportError, MissingExtra
 
 __all__ = [
-    "OnnxClassifier", "quantise", "require_onnx", "set_metadata", "store_halves", "write_onnx",
+    "OnnxClassifier", "quantise", "require_onnx", "set_metadata", "store_half_precision",
+    "write_onnx",
 ]  # fmt: skip
 
 INPUT, OUTPUT = "waveform", "probabilities"
 OPSET = 17  # the first with layer normalisation
 MOST_BYTES = 2_000_000_000  # an ONNX file is one protobuf message, which ends at 2 GiB
-_HALVES_FROM = 1000  # values in a tensor that is worth storing in half
+_LEAST_SIZE = 1000  # values in a tensor that is worth storing in half
 
 
 def require_onnx() -> None:
@@ -71,8 +72,8 @@ def write_onnx(network: nn.Module, n_samples: int, path: Path) -> None:
         )  # fmt: skip
 
 
-def store_halves(path: Path, out: Path) -> None:
-    """Store in float16 what loses nothing by it; every computation stays in float32.
+def store_half_precision(path: Path, out: Path) -> None:
+    """Store in float16 the weights that lose nothing by it; every computation stays in float32.
 
     A checkpoint that came in half precision has most of its weights so, the bundled encoder's
     among them. Runtimes widen them once, when they load the file.
@@ -83,7 +84,7 @@ def store_halves(path: Path, out: Path) -> None:
     model = onnx.load(path)
     casts = []
     for tensor in model.graph.initializer:
-        if tensor.data_type != onnx.TensorProto.FLOAT or np.prod(tensor.dims) < _HALVES_FROM:
+        if tensor.data_type != onnx.TensorProto.FLOAT or np.prod(tensor.dims) < _LEAST_SIZE:
             continue
         values = numpy_helper.to_array(tensor)
         with np.errstate(over="ignore"):
@@ -110,7 +111,7 @@ def quantise(path: Path, out: Path) -> None:
 
     root = logging.getLogger()
     level = root.level
-    root.setLevel(logging.ERROR)  # a remark on preprocessing, of no use where shapes are free
+    root.setLevel(logging.ERROR)  # it advises a preprocessing that needs fixed shapes
     try:
         quantize_dynamic(
             path, out, op_types_to_quantize=["MatMul", "Gemm"], per_channel=True,

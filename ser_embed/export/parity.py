@@ -15,7 +15,7 @@ from ser_embed.progress import track
 from ser_embed.reports import scores_of
 
 __all__ = [
-    "TOLERANCE", "Runner", "agreement", "largest_difference", "measure_accuracy", "require_equal",
+    "TOLERANCE", "Runner", "agreement", "differences_of", "measure_accuracy", "require_equal",
     "waveform_of",
 ]  # fmt: skip
 
@@ -35,38 +35,37 @@ def waveform_of(classifier: Classifier, path: Path) -> np.ndarray:
     return clip.fit(settings.seconds, settings.fill, settings.seed)[None]
 
 
-def largest_difference(run: Runner, classifier: Classifier, paths: Sequence[Path]) -> float:
-    """Return the largest difference between an export's probabilities and the classifier's.
+def differences_of(run: Runner, classifier: Classifier, paths: Sequence[Path]) -> list[float]:
+    """Return the largest difference of each clip's probabilities from the classifier's.
 
     The clips are run one by one, and four of them, cut to one length, also as a batch.
 
     Raises:
         AudioError: A file can't be used.
     """
-    differences, waveforms = [], []
-    for path in paths:
-        waveforms.append(waveform_of(classifier, path))
-        wanted = list(classifier.classify_file(path).probabilities.values())
-        differences.append(np.abs(run(waveforms[-1])[0] - wanted).max())
+    waveforms = [waveform_of(classifier, path) for path in paths]
+    wanted = [list(classifier.classify_file(path).probabilities.values()) for path in paths]
+    found = [float(np.abs(run(w)[0] - p).max()) for w, p in zip(waveforms, wanted, strict=True)]
     few = [waveforms[number % len(waveforms)] for number in range(4)]
     shortest = min(waveform.shape[1] for waveform in few)
     batch = np.concatenate([waveform[:, :shortest] for waveform in few])
     alone = np.concatenate([run(row[None]) for row in batch])
-    differences.append(np.abs(run(batch) - alone).max())
-    return float(np.max(differences))  # unlike Python's max, not a number if one isn't
+    return [*found, float(np.abs(run(batch) - alone).max())]
 
 
-def require_equal(what: Path, difference: float) -> None:
-    """Refuse an export that differs.
+def require_equal(what: Path, differences: Sequence[float]) -> dict[str, float]:
+    """Return `largest_difference` and the `tolerance` that it is within.
 
     Raises:
-        ExportError: By more than `TOLERANCE`, or not a number.
+        ExportError: It is larger, or not a number.
     """
-    if not difference <= TOLERANCE:
+    largest = float(np.max(differences))  # unlike Python's max, not a number if one isn't
+    if not largest <= TOLERANCE:
         raise ExportError(
-            f"{what}: not written: its probabilities differ by {difference:.1e} from the "
+            f"{what}: not written: its probabilities differ by {largest:.1e} from the "
             f"classifier's, more than {TOLERANCE:.0e}"
         )
+    return {"largest_difference": largest, "tolerance": TOLERANCE}
 
 
 def agreement(
@@ -121,8 +120,8 @@ def measure_accuracy(
     if failed == len(known):
         raise ExportError(f"{listing.root}: none of its clips can be measured on")
     measured = {}
-    for name, guesses in predicted.items():
-        scores = scores_of(np.array(truth), np.array(guesses), len(scheme.classes))
+    for name, found in predicted.items():
+        scores = scores_of(np.array(truth), np.array(found), len(scheme.classes))
         measured[name] = {"wa": scores["wa"], "uar": scores["uar"]}
     return {
         "corpus": listing.corpus, "clips": len(known) - failed, "failed": failed,

@@ -19,7 +19,7 @@ from ser_embed.audio import SAMPLE_RATE
 __all__ = ["FRAME_NAMES", "Descriptors", "describe", "functionals", "shift"]
 
 HOP = 320  # samples between an encoder's frames: 20 ms
-_RECEPTIVE = 400  # samples that one frame of the encoder sees
+_RECEPTIVE = 400  # receptive field of one frame of the encoder, in samples
 _SPECTRUM = 512  # window of the spectrum in samples, 32 ms
 _PITCH = 1024  # window of the pitch in samples: 64 ms hold four periods of 62 Hz
 _LAGS = SAMPLE_RATE // 500, SAMPLE_RATE // 60  # pitch between 60 and 500 Hz

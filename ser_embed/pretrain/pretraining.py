@@ -1,12 +1,12 @@
 """Pre-train a small wav2vec2-shaped encoder on speech.
 
-Three self-supervised tasks and, if wished, one with labels, all at once:
+Three self-supervised tasks and, with `--labelled`, one with labels, all at once:
 
 - frames: the low-level descriptors of every frame, masked or not (PASE, Pascual et al. 2019);
 - units: at masked frames, the k-means cluster of the spectrum's shape and, apart from it, of the
   prosody around it (HuBERT, Hsu et al. 2021; its clusters are of MFCC alone, which teach phones);
 - clip: mean and spread of every descriptor over the clip, from attentive pooling;
-- emotion: with `--labelled`, the emotion of the clips of those corpora, from the same pooling.
+- emotion: that of the clips of the labelled corpora, from the same pooling.
 
 The input is disturbed by noise, reverberation and other voices; the targets are not. A run
 resumes from its last state, and the same seed gives the same run.

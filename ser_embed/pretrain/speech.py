@@ -141,7 +141,7 @@ def _unit_variance(waves: Tensor, lengths: Tensor) -> Tensor:
 
 
 def _disturb(clean: Tensor, rng: np.random.Generator) -> Tensor:
-    """Add reverberation, another voice of the batch, coloured noise; a third of clips each."""
+    """Add reverberation, another voice of the batch, coloured noise; each by its own odds."""
     waves = clean.clone()
     size = clean.shape[1]
     hertz = torch.fft.rfftfreq(size, 1 / SAMPLE_RATE).clamp_min(50)

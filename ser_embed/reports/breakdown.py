@@ -85,19 +85,12 @@ def risk_coverage(
 
 @dataclass(frozen=True)
 class Abstention:
-    """What is gained by not answering below a threshold.
+    """What is gained by not answering below a threshold."""
 
-    Attributes:
-        threshold: Lowest confidence that is answered.
-        coverage: Share of the clips answered.
-        accuracy: Of those.
-        uar: Of those, over the classes left among them.
-    """
-
-    threshold: float
-    coverage: float
-    accuracy: float
-    uar: float
+    threshold: float  # lowest confidence that is answered
+    coverage: float  # share of the clips answered
+    accuracy: float  # of those
+    uar: float  # of those, over the classes left among them
 
 
 def abstention(
@@ -128,11 +121,12 @@ def most_confident_errors(predictions: pd.DataFrame, most: int = 10) -> pd.DataF
     `confidence_true`, that of the true one.
     """
     wrong = predictions[predictions["label"] != predictions["predicted"]]
-    chosen = {
-        name: [float(row[f"p_{row[column]}"]) for row in wrong.to_dict("records")]
-        for name, column in (("confidence", "predicted"), ("confidence_true", "label"))
+    rows = wrong.to_dict("records")
+    added = {
+        "confidence": [float(row[f"p_{row['predicted']}"]) for row in rows],
+        "confidence_true": [float(row[f"p_{row['label']}"]) for row in rows],
     }
-    ordered = wrong.assign(**chosen).sort_values("confidence", ascending=False, kind="stable")
+    ordered = wrong.assign(**added).sort_values("confidence", ascending=False, kind="stable")
     return ordered.head(most)
 
 
@@ -141,25 +135,15 @@ def most_confident_errors(predictions: pd.DataFrame, most: int = 10) -> pd.DataF
 
 @dataclass(frozen=True)
 class CorpusFacts:
-    """What a corpus can and can't show, whatever is trained on it.
-
-    Attributes:
-        corpus: Its name.
-        clips: How many there are, whichever part they are in.
-        speakers: How many are named.
-        one_class: How many of them have clips of one class only.
-        speaker_wa: Accuracy of predicting each clip from its speaker's other clips, without audio.
-        speaker_uar: Mean recall of the same.
-        majority_uar: Mean recall of always predicting the most frequent class.
-    """
+    """What a corpus can and can't show, whatever is trained on it."""
 
     corpus: str
-    clips: int
-    speakers: int
-    one_class: int
-    speaker_wa: float
-    speaker_uar: float
-    majority_uar: float
+    clips: int  # in whichever part
+    speakers: int  # that are named
+    one_class: int  # of them: those with clips of one class only
+    speaker_wa: float  # of predicting each clip from its speaker's other clips, without audio
+    speaker_uar: float  # of the same
+    majority_uar: float  # of always predicting the most frequent class
 
     @property
     def remarks(self) -> list[str]:
@@ -183,7 +167,7 @@ class CorpusFacts:
 
 
 def corpus_facts(clips: pd.DataFrame, classes: Sequence[str], seed: int) -> list[CorpusFacts]:
-    """Say of each corpus how well the speaker alone predicts the class.
+    """Measure on each corpus how well the speaker alone predicts the class.
 
     Predicted is each speaker's most frequent class in four fifths of the corpus's clips, tried
     on the fifth that is left out, five times.
@@ -199,9 +183,8 @@ def corpus_facts(clips: pd.DataFrame, classes: Sequence[str], seed: int) -> list
         labels = part["label"].map(index).to_numpy(dtype=int)
         names, speakers = np.unique(part["speaker"].to_numpy(dtype=str), return_inverse=True)
         named = _counts(speakers, labels, (len(names), len(classes)))[names != ""]
-        scores = scores_of(
-            labels, _from_speaker(speakers, labels, len(classes), seed), len(classes)
-        )
+        predicted = _from_speaker(speakers, labels, len(classes), seed)
+        scores = scores_of(labels, predicted, len(classes))
         found.append(CorpusFacts(
             corpus=str(corpus), clips=len(part), speakers=len(named),
             one_class=int((np.count_nonzero(named, axis=1) == 1).sum()),

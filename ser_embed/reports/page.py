@@ -87,7 +87,7 @@ class Page:
             corpora=self._corpora(),
             groups=self._groups(),
             most_speakers=MOST_SPEAKERS,
-            figures=dict(self._figures()),
+            figures=self._figures(),
             abstention=self._abstention(),
             errors=errors,
             wrong=int((self.predictions["label"] != self.predictions["predicted"]).sum()),
@@ -155,21 +155,19 @@ class Page:
 
     # --- pictures and sounds -----------------------------------------------------------------
 
-    def _figures(self) -> Iterator[tuple[str, dict[str, str]]]:
+    def _figures(self) -> dict[str, dict[str, str]]:
         confidence, right = self._confidence()
         raw = self.predictions["raw_confidence"].to_numpy()
-        yield (
-            "reliability",
-            _figure(lambda: Plot.reliability(confidence, right, self.report.ece, raw=raw)),
-        )
         _, coverage, risk = risk_coverage(confidence, right)
-        yield "risk", _figure(lambda: Plot.risk_coverage(coverage, risk))
-        history = self._history()
-        if history is not None:
-            columns, kept = history
+        figures = {
+            "reliability": lambda: Plot.reliability(confidence, right, self.report.ece, raw=raw),
+            "risk": lambda: Plot.risk_coverage(coverage, risk),
+        }
+        if history := self._history():
             # Fine-tuning counts steps, of which an epoch has many.
-            unit = "step" if "step" in columns else "epoch"
-            yield "history", _figure(lambda: Plot.history(columns, kept, unit=unit))
+            unit = "step" if "step" in history[0] else "epoch"
+            figures["history"] = lambda: Plot.history(*history, unit=unit)
+        return {name: _figure(draw) for name, draw in figures.items()}
 
     def _history(self) -> tuple[dict[str, list[float]], int] | None:
         """Return the first head's history and the epoch kept, None where there is no such table."""

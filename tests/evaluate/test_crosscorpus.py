@@ -55,9 +55,9 @@ def table(features: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_every_cell_is_what_train_and_evaluate_say(
     table: Path, features: Path, tmp_path: Path
 ) -> None:
-    told = json.loads((table / "cross-corpus.json").read_text())
-    assert told["corpora"] == list(told["trained_on"]) == list(CORPORA)
-    assert [list(cells) for cells in told["trained_on"].values()] == [list(CORPORA)] * 3
+    output = json.loads((table / "cross-corpus.json").read_text())
+    assert output["corpora"] == list(output["trained_on"]) == list(CORPORA)
+    assert [list(cells) for cells in output["trained_on"].values()] == [list(CORPORA)] * 3
     (store,) = features.glob("urdu*")
     own = train.train(train.TrainConfig(
         stores=(store,), early_stop=True, split="kfold", head="mlp", epochs=3, runs_dir=tmp_path,
@@ -69,24 +69,24 @@ def test_every_cell_is_what_train_and_evaluate_say(
             (other,) = features.glob(f"{tested}*")
             config = EvaluateConfig(run=Path(own["run"]), stores=(other,), json=True)
             result = evaluate_run(config).result
-        cell = told["trained_on"]["urdu"][tested]
+        cell = output["trained_on"]["urdu"][tested]
         assert cell["uar"] == pytest.approx(result["test"]["uar"])
         assert cell["uar_ci"] == pytest.approx(result["test"]["uar_ci"])
-    assert told["trained_on"]["ravdess"]["urdu"]["clips"] == 5 * 8
-    assert told["trained_on"]["urdu"]["tess"]["speakers"] == 2
+    assert output["trained_on"]["ravdess"]["urdu"]["clips"] == 5 * 8
+    assert output["trained_on"]["urdu"]["tess"]["speakers"] == 2
 
 
 def test_the_table_is_written_as_json_markdown_and_picture(
     features: Path, tmp_path: Path, command: Command
 ) -> None:
     stores = sorted(features.glob("[ru]*.h5"))
-    status, told, _ = command(*stores, "--runs-dir", tmp_path, "--split", "speaker")
+    status, output, _ = command(*stores, "--runs-dir", tmp_path, "--split", "speaker")
     assert status == 0
     folder = tmp_path / "cross-corpus-sentiment3"
-    assert json.loads((folder / "cross-corpus.json").read_text()) == told
+    assert json.loads((folder / "cross-corpus.json").read_text()) == output
     text = (folder / "cross-corpus.md").read_text()
-    low, high = told["trained_on"]["urdu"]["ravdess"]["uar_ci"]
-    cell = f"{told['trained_on']['urdu']['ravdess']['uar']:.3f} [{low:.3f}, {high:.3f}]"
+    low, high = output["trained_on"]["urdu"]["ravdess"]["uar_ci"]
+    cell = f"{output['trained_on']['urdu']['ravdess']['uar']:.3f} [{low:.3f}, {high:.3f}]"
     row = next(line for line in text.splitlines() if line.startswith("| urdu | "))
     assert row.split(" | ")[1] == cell
     assert row.split(" | ")[2].startswith("**")  # within the corpus
@@ -110,11 +110,11 @@ def test_a_corpus_without_a_class_is_tested_on_but_not_trained_on(
     (store,) = tmp_path.glob("savee*")
     out = tmp_path / "out"
     (urdu,) = features.glob("urdu*")
-    status, told, error = command(urdu, store, "--split", "speaker", "--out", out)
+    status, output, error = command(urdu, store, "--split", "speaker", "--out", out)
     assert status == 3
     assert "training on savee: class 'neutral' has 0 clips" in error
-    assert list(told["trained_on"]) == ["urdu"]
-    assert told["trained_on"]["urdu"]["savee"]["classes"] == ["positive", "negative"]
+    assert list(output["trained_on"]) == ["urdu"]
+    assert output["trained_on"]["urdu"]["savee"]["classes"] == ["positive", "negative"]
     assert "- Not trained on savee: class 'neutral'" in (out / "cross-corpus.md").read_text()
 
 

@@ -70,9 +70,9 @@ def test_the_own_test_part_gives_the_training_reports_numbers(
     command: Command,
 ) -> None:  # fmt: skip
     folder, result = trained[split]
-    status, told, _ = command(folder, "--features-dir", features, "--out", tmp_path)
+    status, output, _ = command(folder, "--features-dir", features, "--out", tmp_path)
     assert status == 0
-    assert told == result
+    assert output == result
     first = json.loads((folder / "report.json").read_text())
     again = json.loads((tmp_path / "report.json").read_text())
     for name in ("clips", "matrix", "per_class", "leakage", "baselines", "groups", "warnings",
@@ -130,11 +130,11 @@ def test_a_run_whose_stores_are_gone_says_which(
     command: Command,
 ) -> None:  # fmt: skip
     folder, _ = trained["speaker"]
-    status, told, error = command(folder, "--features-dir", tmp_path)
+    status, output, error = command(folder, "--features-dir", tmp_path)
     assert status == 1
     assert f"{tmp_path}: none of the stores that {folder} was trained on" in error
     assert f"ravdess, tess, key {SETTINGS.key}" in error
-    assert told["error"] in error
+    assert output["error"] in error
     shutil.copy(next(features.glob("ravdess*")), tmp_path)  # and one of two isn't enough
     status, _, error = command(folder, "--features-dir", tmp_path)
     assert status == 1
@@ -150,9 +150,9 @@ def test_another_corpus_is_scored_whole(
     store = write_store(tmp_path, "urdu", shape=(9, 8), n_speakers=6, noise=0.3)
     for split in ("speaker", "kfold"):  # the heads of five folds are averaged
         folder, _ = trained[split]
-        status, told, _ = command(folder, store, "--out", tmp_path / split)
+        status, output, _ = command(folder, store, "--out", tmp_path / split)
         assert status == 0
-        assert set(told) == {"run", "epochs", "test"}
+        assert set(output) == {"run", "epochs", "test"}
         report = json.loads((tmp_path / split / "report.json").read_text())
         assert report["clips"] == 36
         assert report["uar"] > 0.8

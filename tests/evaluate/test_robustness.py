@@ -46,11 +46,11 @@ def test_the_clean_clips_score_as_in_the_report(
 ) -> None:
     """Each by the head of its own fold: the others were trained on it."""
     run = demo_runs["kfold"]
-    status, told, _ = command(run, "--conditions", "clean", "--out", tmp_path)
+    status, output, _ = command(run, "--conditions", "clean", "--out", tmp_path)
     assert status == 0
     report = json.loads((run / "report.json").read_text())
-    assert told["clips"] == told["of"] == report["clips"] == 96
-    assert told["conditions"]["clean"]["uar"] == pytest.approx(report["uar"])
+    assert output["clips"] == output["of"] == report["clips"] == 96
+    assert output["conditions"]["clean"]["uar"] == pytest.approx(report["uar"])
     said = {row["clip"]: row["p"] for row in answers(tmp_path)}
     first = pd.read_csv(run / "predictions.csv")
     expected = first[
@@ -63,11 +63,11 @@ def test_a_disturbed_clip_is_classified_as_any_other_sound(
     demo_runs: dict[str, Path], tmp_path: Path, command: Command
 ) -> None:
     run = demo_runs["speaker"]
-    status, told, _ = command(run, "--limit", "3", "--conditions", "noise0", "telephone", "first1",
+    status, output, _ = command(run, "--limit", "3", "--conditions", "noise0", "telephone", "first1",
                               "--out", tmp_path)  # fmt: skip
     assert status == 0
-    assert list(told["conditions"]) == ["clean", "noise0", "telephone", "first1"]
-    assert told["clips"] == 3
+    assert list(output["conditions"]) == ["clean", "noise0", "telephone", "first1"]
+    assert output["clips"] == 3
     parts = pd.read_csv(run / "clips.csv").set_index("sha256")
     classifier = Classifier.load(run)
     for row in answers(tmp_path):
@@ -114,19 +114,19 @@ def test_the_table_is_written_and_shown_on_the_page(
     demo_runs: dict[str, Path], tmp_path: Path, command: Command
 ) -> None:
     run = Path(shutil.copytree(demo_runs["speaker"], tmp_path / "run"))
-    status, told, _ = command(run, "--limit", 4)
+    status, output, _ = command(run, "--limit", 4)
     assert status == 0
     folder = run / "robustness"
     kept = json.loads((folder / "robustness.json").read_text())
-    assert kept["conditions"] == told["conditions"]
+    assert kept["conditions"] == output["conditions"]
     assert list(kept["conditions"]) == list(CONDITIONS)
     text = (folder / "robustness.md").read_text()
-    for row in told["conditions"].values():
+    for row in output["conditions"].values():
         assert f"| {row['told']} | {row['uar']:.3f} [" in text
         low, high = row["uar_ci"]
         assert low <= row["uar"] <= high
         if row["difference"] is not None:
-            expected = row["uar"] - told["conditions"]["clean"]["uar"]
+            expected = row["uar"] - output["conditions"]["clean"]["uar"]
             assert row["difference"] == pytest.approx(expected)
     assert "python -m ser_embed.robustness" in text
     assert (folder / "robustness.png").stat().st_size > 5000
@@ -150,9 +150,9 @@ def test_missing_audio_is_counted_and_its_absence_an_error(
         (corpus / path).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(DEMO_CORPUS / path, corpus / path)
     out = tmp_path / "out"
-    status, told, _ = command(run, corpus, "--conditions", "quiet", "--out", out)
+    status, output, _ = command(run, corpus, "--conditions", "quiet", "--out", out)
     assert status == 3
-    assert (told["clips"], told["missing"], told["of"]) == (5, len(parts) - 5, len(parts))
+    assert (output["clips"], output["missing"], output["of"]) == (5, len(parts) - 5, len(parts))
     status, _, error = command(run, tmp_path / "none", "--out", out)
     assert status == 1
     assert "the audio of none of its test clips was found in" in error

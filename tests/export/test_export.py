@@ -66,7 +66,7 @@ class Case:
 
     family: str
     head: str
-    told: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
     do_normalize: bool = True
     ensemble: int = 1
 
@@ -116,7 +116,7 @@ def run_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
         if not folder.exists():
             features = extract(ExtractConfig(
                 corpus="demo", limit=32, encoder=str(_encoder(case)), backend="torch", workers=0,
-                features_dir=base / "features", quiet=True, **case.told,
+                features_dir=base / "features", quiet=True, **case.options,
             )).result["store"]  # fmt: skip
             train.train(train.TrainConfig(
                 (Path(features),), head=case.head, ensemble=case.ensemble, epochs=1,
@@ -155,9 +155,9 @@ def command(capsys: pytest.CaptureFixture[str]) -> Callable[..., Ran]:
 
 def reference(classifier: Classifier, waveform: np.ndarray) -> np.ndarray:
     """Probabilities (C,) of a waveform by the numpy path that predictions take."""
-    told = classifier.settings
-    features, _ = classifier.encoder.features([waveform], told.norm, told.pool)[0]
-    stored = torch.from_numpy(features.astype(told.dtype).astype(np.float32))[None]
+    chosen = classifier.settings
+    features, _ = classifier.encoder.features([waveform], chosen.norm, chosen.pool)[0]
+    stored = torch.from_numpy(features.astype(chosen.dtype).astype(np.float32))[None]
     frames = torch.tensor([classifier.encoder.n_frames(len(waveform))])
     with torch.inference_mode():
         each = [
@@ -174,11 +174,13 @@ def predicted(classifier: Classifier, path: Path) -> np.ndarray:
 
 
 def test_the_cases_have_every_head_norm_pool_and_fill() -> None:
-    told = [{"norm": "none", "pool": "none", "fill": "none"} | case.told for case in CASES.values()]
+    chosen = [
+        {"norm": "none", "pool": "none", "fill": "none"} | case.options for case in CASES.values()
+    ]
     assert {case.head for case in CASES.values()} == set(HEADS)
-    assert {one["norm"] for one in told} == {"none", "frame", "clip"}
-    assert {one["pool"] for one in told} == {"none", "mean", "stats"}
-    assert {one["fill"] for one in told} == {"none", "sample", "repeat", "zero"}
+    assert {one["norm"] for one in chosen} == {"none", "frame", "clip"}
+    assert {one["pool"] for one in chosen} == {"none", "mean", "stats"}
+    assert {one["fill"] for one in chosen} == {"none", "sample", "repeat", "zero"}
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -186,8 +188,8 @@ def test_the_file_says_what_the_classifier_says(
     name: str, run_of: Callable[[str], Path], tmp_path: Path
 ) -> None:
     classifier = Classifier.load(run_of(name))
-    told = export_onnx(classifier, tmp_path / "f.onnx", FEW)
-    assert told["check"]["largest_difference"] <= TOLERANCE
+    output = export_onnx(classifier, tmp_path / "f.onnx", FEW)
+    assert output["check"]["largest_difference"] <= TOLERANCE
     assert [path.name for path in tmp_path.iterdir()] == ["f.onnx"]
     run = OnnxClassifier(tmp_path / "f.onnx")
     for path in FEW:
@@ -232,16 +234,16 @@ def test_a_run_in_bf16_is_exported_in_fp32(
 
 
 def test_the_bundled_head_as_a_file(sentiment: tuple[dict[str, Any], Path]) -> None:
-    told, out = sentiment
-    assert told["run"] == str(BUNDLED_HEADS / "sentiment3")
-    assert told["onnx"] == str(out)
-    assert told["check"]["clips"] == 12
-    assert told["check"]["largest_difference"] <= TOLERANCE
+    output, out = sentiment
+    assert output["run"] == str(BUNDLED_HEADS / "sentiment3")
+    assert output["onnx"] == str(out)
+    assert output["check"]["clips"] == 12
+    assert output["check"]["largest_difference"] <= TOLERANCE
     # The encoder once, not once for each of the five heads; its half precision kept.
-    assert told["bytes"] == out.stat().st_size < 17e6
+    assert output["bytes"] == out.stat().st_size < 17e6
     small = out.with_name("sentiment3.int8.onnx")
-    assert told["int8"]["onnx"] == str(small)
-    assert told["int8"]["bytes"] == small.stat().st_size < 9e6
+    assert output["int8"]["onnx"] == str(small)
+    assert output["int8"]["bytes"] == small.stat().st_size < 9e6
     assert sorted(path.name for path in out.parent.iterdir()) == [small.name, out.name]
 
 
@@ -272,7 +274,7 @@ def test_any_runtime_can_tell_what_goes_in_and_comes_out(
 
 
 def test_the_file_says_what_it_is(sentiment: tuple[dict[str, Any], Path]) -> None:
-    told, out = sentiment
+    output, out = sentiment
     facts = OnnxClassifier(out).metadata
     card = Classifier.load(Path("sentiment3")).card
     assert json.loads(facts["labels"]) == ["positive", "neutral", "negative"]
@@ -293,20 +295,20 @@ def test_the_file_says_what_it_is(sentiment: tuple[dict[str, Any], Path]) -> Non
     assert f"but for {cutting._TRIM_MARGIN * 20} ms" in facts["preprocessing"]
     assert f"and {cutting.LEAD_SECONDS:.0f} s" in facts["preprocessing"]
     assert cutting._TRIM_FRAME == 0.02 * SAMPLE_RATE
-    assert json.loads(facts["check"]) == told["check"]
-    assert json.loads(facts["measured"]) == told["measured"]
+    assert json.loads(facts["check"]) == output["check"]
+    assert json.loads(facts["measured"]) == output["measured"]
     eight = OnnxClassifier(out.with_name("sentiment3.int8.onnx")).metadata
     assert (facts["precision"], eight["precision"]) == ("fp32", "int8")
     against = json.loads(eight["against_fp32"])
-    assert against["largest_difference"] == told["int8"]["largest_difference"]
+    assert against["largest_difference"] == output["int8"]["largest_difference"]
 
 
 def test_what_eight_bits_cost_is_measured(sentiment: tuple[dict[str, Any], Path]) -> None:
-    told, out = sentiment
+    output, out = sentiment
     classifier = Classifier.load(Path("sentiment3"))
     runs = {"fp32": OnnxClassifier(out),
             "int8": OnnxClassifier(out.with_name("sentiment3.int8.onnx"))}  # fmt: skip
-    measured = told["measured"]
+    measured = output["measured"]
     assert (measured["corpus"], measured["clips"], measured["failed"]) == ("demo", 24, 0)
     assert not measured["trained_on"]
     clips = spread(read_demo().utterances, 24)
@@ -318,8 +320,8 @@ def test_what_eight_bits_cost_is_measured(sentiment: tuple[dict[str, Any], Path]
         recalls = [(answers == truth)[truth == label].mean() for label in classifier.classes]
         assert measured[name]["uar"] == pytest.approx(np.mean(recalls))
     # It really is another file, and not a bad one.
-    assert 1e-5 < told["int8"]["largest_difference"] < 0.05
-    assert told["int8"]["label_agreement"] >= 11 / 12
+    assert 1e-5 < output["int8"]["largest_difference"] < 0.05
+    assert output["int8"]["label_agreement"] >= 11 / 12
     pair = [np.concatenate([run(w) for w in waveforms[::4]]) for run in runs.values()]
     assert np.abs(pair[0] - pair[1]).max() < 0.05
 
@@ -331,13 +333,13 @@ def test_real_speech(
     tmp_path: Path,
 ) -> None:
     root = shared / "corpora/ravdess"
-    status, told, _ = command(
+    status, output, _ = command(
         "sentiment3", "--out", tmp_path / "f.onnx", "--int8", "--measure", root,
         "--corpus", "ravdess", "--limit", 24, "--check", *sorted(root.rglob("*.flac"))[::300],
     )  # fmt: skip
     assert status == 0
-    assert told["check"]["clips"] == 5
-    measured = told["measured"]
+    assert output["check"]["clips"] == 5
+    measured = output["measured"]
     assert measured["trained_on"]
     assert measured["fp32"]["uar"] > 0.6
     assert measured["int8"]["uar"] == pytest.approx(measured["fp32"]["uar"], abs=0.1)
@@ -397,9 +399,9 @@ def test_what_cannot_be_done(
 ) -> None:  # fmt: skip
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
-    status, told, error = command("sentiment3", *args)
+    status, output, error = command("sentiment3", *args)
     assert status == 1
-    assert said in told["error"]
+    assert said in output["error"]
     assert said in error
     assert [path.name for path in tmp_path.iterdir()] == ["empty"]
 
@@ -410,16 +412,16 @@ def test_a_clip_that_cannot_be_measured_on_is_named(
     rows = ["path,emotion", *(f"{path},happy" for path in FEW), "gone.wav,sad"]
     (tmp_path / "mine.csv").write_text("\n".join(rows))
     args = (run_of("mlp"), "--out", tmp_path / "f.onnx", "--check", FEW[0], "--csv")
-    status, told, error = command(*args, tmp_path / "mine.csv")
+    status, output, error = command(*args, tmp_path / "mine.csv")
     assert status == 3
-    assert (told["measured"]["clips"], told["measured"]["failed"]) == (len(FEW), 1)
+    assert (output["measured"]["clips"], output["measured"]["failed"]) == (len(FEW), 1)
     assert "failed: " in error
     assert "gone.wav: No such file" in error
     (tmp_path / "none.csv").write_text("path,emotion\ngone.wav,sad")
     (tmp_path / "f.onnx").unlink()
-    status, told, _ = command(*args, tmp_path / "none.csv")
+    status, output, _ = command(*args, tmp_path / "none.csv")
     assert status == 1
-    assert "none of its clips can be measured on" in told["error"]
+    assert "none of its clips can be measured on" in output["error"]
     assert not (tmp_path / "f.onnx").exists()
 
 
@@ -451,12 +453,12 @@ import soundfile, transformers
 
 folder = Path(sys.argv[1])
 clips = [soundfile.read(path, dtype="float32")[0] for path in sorted(folder.glob("*.wav"))]
-told = {}
+output = {}
 for model in sorted(folder.glob("model*")):
     classify = transformers.pipeline("audio-classification", str(model), trust_remote_code=True)
-    told[model.name] = [[classify(clip) for clip in clips], classify(clips, batch_size=len(clips))]
+    output[model.name] = [[classify(clip) for clip in clips], classify(clips, batch_size=len(clips))]
 assert "ser_embed" not in sys.modules
-print(json.dumps(told))
+print(json.dumps(output))
 """
 
 
@@ -467,10 +469,10 @@ def test_transformers_loads_folders_elsewhere_and_says_the_same(
     for number, name in enumerate(("the paper's", "temporal", "layers, frames"), start=2):
         sources[f"model-{number}"] = run_of(name)
     for name, source in sources.items():
-        status, told, _ = command(source, "--to-hub", tmp_path / name, "--check", *FEW)
+        status, output, _ = command(source, "--to-hub", tmp_path / name, "--check", *FEW)
         assert status == 0
-        assert told["hub"]["largest_difference"] <= TOLERANCE
-        assert told["hub"]["upload"] == f"hf upload YOUR_NAME/{name} {tmp_path / name}"
+        assert output["hub"]["largest_difference"] <= TOLERANCE
+        assert output["hub"]["upload"] == f"hf upload YOUR_NAME/{name} {tmp_path / name}"
     assert {path.name for path in tmp_path.iterdir()} == set(sources)
     # Clips of several lengths, so that a batch of them is padded.
     paths = [tmp_path / f"{number}.wav" for number in range(len(FEW))]
@@ -530,9 +532,9 @@ def test_a_folder_that_cannot_be_written(
 ) -> None:
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine.txt").write_text("mine")
-    status, told, _ = command(run_of("mlp"), "--to-hub", tmp_path / "full", "--check", FEW[0])
+    status, output, _ = command(run_of("mlp"), "--to-hub", tmp_path / "full", "--check", FEW[0])
     assert status == 1
-    assert "full: holds something already" in told["error"]
+    assert "full: holds something already" in output["error"]
     assert [path.name for path in (tmp_path / "full").iterdir()] == ["mine.txt"]
     classifier = Classifier.load(run_of("mlp"))
     graph = graph_of(classifier)

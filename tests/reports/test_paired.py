@@ -189,11 +189,11 @@ def test_evaluate_compares_two_runs(
     args = [runs["good"], "--against", runs["poor"], "--features-dir", runs["features"],
             "--out", tmp_path, "--quiet"]  # fmt: skip
     assert evaluate.main([*map(str, args), "--json"]) == 0
-    told = json.loads(capsys.readouterr().out.splitlines()[-1])["against"]
+    output = json.loads(capsys.readouterr().out.splitlines()[-1])["against"]
     good, poor = (json.loads((runs[name] / "report.json").read_text()) for name in ("good", "poor"))
-    assert told["difference"] == pytest.approx(good["uar"] - poor["uar"])
-    assert told["clips"] == good["clips"]
-    assert told == json.loads((tmp_path / "paired.json").read_text())
+    assert output["difference"] == pytest.approx(good["uar"] - poor["uar"])
+    assert output["clips"] == good["clips"]
+    assert output == json.loads((tmp_path / "paired.json").read_text())
     assert evaluate.main([*map(str, args)]) == 0
     assert f"comparison: {tmp_path / 'paired.md'}" in capsys.readouterr().out
 
