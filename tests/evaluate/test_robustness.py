@@ -63,8 +63,9 @@ def test_a_disturbed_clip_is_classified_as_any_other_sound(
     demo_runs: dict[str, Path], tmp_path: Path, command: Command
 ) -> None:
     run = demo_runs["speaker"]
-    status, output, _ = command(run, "--limit", "3", "--conditions", "noise0", "telephone", "first1",
-                              "--out", tmp_path)  # fmt: skip
+    status, output, _ = command(
+        run, "--limit", "3", "--conditions", "noise0", "telephone", "first1", "--out", tmp_path
+    )
     assert status == 0
     assert list(output["conditions"]) == ["clean", "noise0", "telephone", "first1"]
     assert output["clips"] == 3
