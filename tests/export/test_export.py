@@ -456,7 +456,8 @@ clips = [soundfile.read(path, dtype="float32")[0] for path in sorted(folder.glob
 output = {}
 for model in sorted(folder.glob("model*")):
     classify = transformers.pipeline("audio-classification", str(model), trust_remote_code=True)
-    output[model.name] = [[classify(clip) for clip in clips], classify(clips, batch_size=len(clips))]
+    alone, batch = [classify(clip) for clip in clips], classify(clips, batch_size=len(clips))
+    output[model.name] = [alone, batch]
 assert "ser_embed" not in sys.modules
 print(json.dumps(output))
 """
