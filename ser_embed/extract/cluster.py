@@ -35,6 +35,7 @@ from ser_embed.extract.blocks import (
     write_plan,
 )
 from ser_embed.extract.encoding import Tally, settings_of, spread
+from ser_embed.extract.formats import Formats
 from ser_embed.extract.options import ExtractConfig
 from ser_embed.extract.owners import store_path
 from ser_embed.progress import progress
@@ -174,7 +175,12 @@ class _Driver:
 
     def __init__(self, job: Job, tally: Tally, writer: IndexWriter, config: ExtractConfig) -> None:
         self.job, self.tally, self.writer, self.quiet = job, tally, writer, config.quiet
-        self.utterances = spread(tally.listing.utterances, config.limit)
+        # Whether a file can be used shows elsewhere and late: none stands in for another.
+        formats = Formats.of(tally.listing)
+        self.utterances = spread(formats.first, config.limit)
+        for path, others in formats.others.items():
+            for utterance in others:
+                tally.leave_out(utterance, Path(path))
         self.done = np.zeros(-(-len(self.utterances) // BLOCK_CLIPS), dtype=bool)
 
     def run(self) -> None:
@@ -210,13 +216,13 @@ class _Driver:
         for row in _rows(part["failed"]):
             self.tally.add(row)
         for row in _rows(part["known"]):
-            if self.tally.is_new(row.identity):
+            if self.tally.is_new(row):
                 self.tally.reuse(row)
         for row in _rows(part["encoded"]):
-            if self.tally.is_new(row.identity):
+            if self.tally.is_new(row):
                 self.tally.add(row)
         for row in _rows(part["copies"]):
-            self.tally.is_new(row.identity)
+            self.tally.is_new(row)
         return sum(len(part[name]) for name in ("failed", "known", "encoded", "copies"))
 
     def _rounds(self, plan: _Plan) -> Iterator[_Block]:

@@ -5,6 +5,7 @@ import math
 import os
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 from ser_embed.command import DONE, SOME_CLIPS_FAILED, Outcome, data_folder
@@ -13,6 +14,7 @@ from ser_embed.encoders import BackendName, Encoder, load_encoder
 from ser_embed.errors import CorpusError
 from ser_embed.extract.cluster import cluster, extract_ray
 from ser_embed.extract.encoding import Batches, Tally, encode_batch, settings_of, spread
+from ser_embed.extract.formats import Formats
 from ser_embed.extract.options import ExtractConfig
 from ser_embed.extract.owners import store_path
 from ser_embed.extract.reading import CLIPS_AT_ONCE, ReadClip, Readers
@@ -31,9 +33,11 @@ class _Run:
         self, listing: Listing, encoder: Encoder, config: ExtractConfig, writer: StoreWriter
     ) -> None:
         self.listing, self.encoder, self.config, self.writer = listing, encoder, config, writer
-        self.utterances = spread(listing.utterances, config.limit)
+        self.formats = Formats.of(listing)
+        self.utterances = spread(self.formats.first, config.limit)
         self.settings = settings_of(config, encoder)
         self.tally = Tally(listing, writer)
+        self.unusable: set[str] = set()  # files that can't be read
 
     def run(self, readers: Readers) -> None:
         """Encode what isn't known yet."""
@@ -42,6 +46,8 @@ class _Run:
         what, total = f"encode {self.listing.corpus}", len(self.utterances)
         try:
             for utterance, item in track(clips, what, "clip", total, self.config.quiet):
+                self._add(utterance, item, batches)
+            for utterance, item in readers.read(self._stand_ins(), self.settings):
                 self._add(utterance, item, batches)
             for batch in batches.rest():
                 self._encode(batch)
@@ -53,15 +59,28 @@ class _Run:
         finally:
             self.writer.flush()
 
+    def _stand_ins(self) -> list[Utterance]:
+        """Return the files to take for those that can't be used; leave out the others."""
+        wanted = []
+        for path, others in self.formats.others.items():
+            if path in self.unusable:
+                wanted += others[:1]
+                path, others = str(others[0].path), others[1:]
+            for utterance in others:
+                self.tally.leave_out(utterance, Path(path))
+        return wanted
+
     def _add(self, utterance: Utterance, item: ReadClip, batches: Batches) -> None:
+        row = ClipRow.of(utterance, self.listing.root, item.sha256, item.seconds)
         if item.fault:
+            self.unusable.add(str(utterance.path))
             self.tally.fail(utterance, item.fault, item.sha256)
-        elif not self.tally.is_new(ClipRow.identity_of(utterance, item.sha256)):
+        elif not self.tally.is_new(row):
             return
         elif item.waveform is not None:
             self._encode(batches.add(utterance, item))
         else:
-            self.tally.reuse(ClipRow.of(utterance, self.listing.root, item.sha256, 0.0))
+            self.tally.reuse(row)
 
     def _encode(self, batch: list[tuple[Utterance, ReadClip]]) -> None:
         for clip in encode_batch(self.encoder, self.settings, self.listing.root, batch):

@@ -18,7 +18,7 @@ from ser_embed.encoders import Encoder
 from ser_embed.errors import CorpusError, OutOfMemory
 from ser_embed.extract.options import ExtractConfig
 from ser_embed.extract.reading import ReadClip
-from ser_embed.store import ClipRow, EncodedClip, FeatureSettings, StoreWriter
+from ser_embed.store import LEFT_OUT, ClipRow, EncodedClip, FeatureSettings, StoreWriter
 
 __all__ = ["LISTED_FAULTS", "Batches", "Tally", "encode_batch", "settings_of", "spread"]
 
@@ -153,21 +153,39 @@ class Tally:
         reused: Clips that were there.
         copies: Files with the name and bytes of an earlier one.
         failed: Clips that can't be used.
+        left_out: Files with the utterance of another in another format.
     """
+
+    first_left_out: ClipRow
 
     def __init__(self, listing: Listing, writer: StoreWriter) -> None:
         self.listing, self.writer = listing, writer
-        self.encoded = self.reused = self.copies = self.failed = 0
+        self.encoded = self.reused = self.copies = self.failed = self.left_out = 0
         self.first_faults: list[tuple[Path, str]] = []
         for path, reason in listing.faults:  # some have no place in the corpus at all
             self.fail(Utterance(path, listing.corpus, "", "", ""), reason)
 
-    def is_new(self, identity: tuple[str, str]) -> bool:
-        """Return whether a clip comes for the first time; downloads often hold it twice."""
-        if self.writer.is_new(identity):
+    def is_new(self, row: ClipRow) -> bool:
+        """Return whether a clip comes for the first time; downloads often hold it twice.
+
+        The file of one that doesn't is in the table as left out.
+        """
+        if self.writer.is_new(row.identity):
             return True
         self.copies += 1
+        reason = "has the name and the bytes of another file, which is kept"
+        self.writer.record(replace(row, state=LEFT_OUT, reason=reason, seconds=0.0))
         return False
+
+    def leave_out(self, utterance: Utterance, path: Path) -> None:
+        """Note that a file holds the utterance of another in another format."""
+        self.left_out += 1
+        kept = ClipRow.of(replace(utterance, path=path), self.listing.root, "", 0.0).path
+        reason = f"the same utterance as {kept}, in another format"
+        row = ClipRow.of(utterance, self.listing.root, "", 0.0, reason, LEFT_OUT)
+        self.writer.record(row)
+        if self.left_out == 1:
+            self.first_left_out = row
 
     def add(self, row: ClipRow) -> None:
         """Count a clip as encoded, or as failed if its row says so."""
@@ -216,6 +234,12 @@ class Tally:
             log.info(
                 "%d files have the name and bytes of another; each clip is kept once", self.copies
             )
+        if self.left_out:
+            log.info(
+                "%d files hold an utterance that another file has in another format, for instance "
+                "%s: %s; each utterance is kept once",
+                self.left_out, self.first_left_out.path, self.first_left_out.reason,
+            )  # fmt: skip
         if kept:
             log.info(
                 "%d clips of earlier runs are not in %s any more and are kept; --prune drops them",

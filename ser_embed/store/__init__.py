@@ -3,7 +3,8 @@
 `FeatureSettings` is what features depend on besides the audio; its key names the file. A
 `StoreWriter` adds `EncodedClip`s, a `ClipRow` each with features float16 or float32 (T, D),
 (L, T, D) or pooled (L, D); a `FeatureStore` reads the table and the features. Many processes
-write shards into a `ShardFolder`, which an `IndexWriter` opens as one store.
+write shards into a `ShardFolder`, which an `IndexWriter` opens as one store. A row whose state is
+`LEFT_OUT` says what another file has already.
 """
 
 from typing import TYPE_CHECKING
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from ser_embed.store.reader import FeatureStore
     from ser_embed.store.settings import FeatureSettings
     from ser_embed.store.sharding import ShardFolder
-    from ser_embed.store.table import ClipRow
+    from ser_embed.store.table import LEFT_OUT, ClipRow
     from ser_embed.store.writer import StoreWriter
 else:
     __getattr__ = lazy_names(
@@ -27,12 +28,12 @@ else:
             "reader": ["FeatureStore"],
             "settings": ["FeatureSettings"],
             "sharding": ["ShardFolder"],
-            "table": ["ClipRow"],
+            "table": ["LEFT_OUT", "ClipRow"],
             "writer": ["StoreWriter"],
         },
     )
 
 __all__ = [
-    "ClipRow", "EncodedClip", "FeatureSettings", "FeatureStore", "IndexWriter", "ShardFolder",
-    "StoreWriter",
+    "LEFT_OUT", "ClipRow", "EncodedClip", "FeatureSettings", "FeatureStore", "IndexWriter",
+    "ShardFolder", "StoreWriter",
 ]  # fmt: skip

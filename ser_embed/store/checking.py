@@ -10,7 +10,7 @@ import numpy as np
 from ser_embed.command import DONE, FAILED, Outcome
 from ser_embed.store.options import StoreConfig
 from ser_embed.store.reader import FeatureStore
-from ser_embed.store.table import FAILED_CLIP, STORED, TableDigest, checksum
+from ser_embed.store.table import FAILED_CLIP, LEFT_OUT, STORED, TableDigest, checksum
 
 __all__ = ["describe", "verify"]
 
@@ -51,7 +51,7 @@ def describe(config: StoreConfig) -> Outcome:
     with FeatureStore(config.file) as store:
         clips = store.clips
         stored = clips[clips["state"] == STORED]
-        failed = clips[clips["state"] == FAILED_CLIP]
+        failed, left_out = (clips[clips["state"] == state] for state in (FAILED_CLIP, LEFT_OUT))
         result: dict[str, Any] = {
             "store": str(config.file), "corpus": store.corpus, "clips": len(stored),
             "shape": list(store.shape), "megabytes": round(config.file.stat().st_size / 1e6, 1),
@@ -61,13 +61,15 @@ def describe(config: StoreConfig) -> Outcome:
             "encoder trained": store.trained, "key": store.settings.key,
             "settings": asdict(store.settings),
             "failed": dict(zip(failed["path"], failed["reason"], strict=True)),
+            "left out": dict(zip(left_out["path"], left_out["reason"], strict=True)),
         }  # fmt: skip
     if config.verify:
         result["faults"] = verify(config.file)
     if not config.json:
         for name, value in result.items():
             lines = value.items() if isinstance(value, dict) else None
-            print(f"{name:16} {len(value) if name == 'failed' else '' if lines else value}")
+            counted = name in ("failed", "left out")
+            print(f"{name:16} {len(value) if counted else '' if lines else value}")
             for key, item in lines or ():
                 print(f"{'':16} {key}: {item}")
         if config.verify and not result["faults"]:

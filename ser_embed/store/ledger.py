@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from ser_embed.store.table import ClipRow, Identity
+from ser_embed.store.table import LEFT_OUT, ClipRow, Identity
 from ser_embed.store.table import Place as Range
 
 __all__ = ["Ledger", "Place"]
@@ -92,7 +92,7 @@ class Ledger(Mapping[Identity, Place]):
         can't be read now doesn't cost what was encoded of it. Other ranges of a file that was
         read are what it held before, unless this was a `partial` run, which took some clips only.
         """
-        rows = [row for row in self._failed.values() if row.sha256]
+        rows = [row for row in self._failed.values() if row.sha256 or row.state == LEFT_OUT]
         rows += [clip.row for clip in self._clips.values() if clip.row]
         read = {row.place if partial else row.path for row in rows}
         newest = {clip.place.row.place: clip for clip in self._clips.values() if clip.place}

@@ -958,6 +958,83 @@ def test_killed_and_gone_on(
         assert np.abs(features - resumed[name]).max() <= 2e-3
 
 
+# --- one utterance in several formats ----------------------------------------------------------
+
+
+@pytest.fixture
+def both_formats(tmp_path: Path) -> Path:
+    """A corpus as CREMA-D's repository has it: each clip as AudioWAV/X.wav and AudioMP3/X.mp3."""
+    for i, source in enumerate(DEMO_CLIPS[:6]):
+        name = f"10{i + 10}_IEO_{'SAD' if i % 2 else 'ANG'}_XX"
+        samples = AudioFile(source).read().samples
+        for folder, ending in (("AudioMP3", "mp3"), ("AudioWAV", "wav")):
+            path = tmp_path / "crema" / folder / f"{name}.{ending}"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            soundfile.write(path, samples, SAMPLE_RATE)
+    return tmp_path / "crema"
+
+
+def test_item_3_the_lossless_file_of_an_utterance_stays_and_the_other_is_reported(
+    both_formats: Path, go: Go, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    outcome = go(both_formats, corpus="crema-d")
+    assert counts(outcome) == (6, 6, 0, 0)
+    assert outcome.status == 0
+    assert "6 files hold an utterance that another file has" in caplog.text
+    path = Path(outcome.result["store"])
+    with FeatureStore(path) as store:
+        assert {Path(p).suffix for p in store.stored_clips["path"]} == {".wav"}
+        left = [row for row in store.rows if row.state == "left out"]
+    assert [Path(row.path).suffix for row in left] == [".mp3"] * 6
+    assert all(f"as AudioWAV/{Path(row.path).stem}.wav" in row.reason for row in left)
+    assert verify(path) == []
+    before = path.stat().st_mtime_ns
+    assert counts(go(both_formats, corpus="crema-d")) == (6, 0, 6, 0)
+    assert path.stat().st_mtime_ns == before
+
+
+def test_item_3_what_stands_in_for_a_file_that_can_not_be_used(both_formats: Path, go: Go) -> None:
+    damaged = sorted(both_formats.rglob("*.wav"))[2]
+    damaged.write_bytes(b"no audio at all")
+    outcome = go(both_formats, corpus="crema-d")
+    assert counts(outcome) == (7, 6, 0, 1)
+    with FeatureStore(outcome.result["store"]) as store:
+        stored = {Path(p).name for p in store.stored_clips["path"]}
+    assert {name for name in stored if name.endswith(".mp3")} == {f"{damaged.stem}.mp3"}
+
+
+def test_item_3_a_store_that_has_both_formats_loses_the_second(
+    both_formats: Path, go: Go, tmp_path: Path
+) -> None:
+    wav = both_formats / "AudioWAV"
+    wav.rename(tmp_path / "away")
+    assert counts(go(both_formats, corpus="crema-d")) == (6, 6, 0, 0)  # all as MP3
+    (tmp_path / "away").rename(wav)
+    outcome = go(both_formats, corpus="crema-d")
+    assert counts(outcome) == (6, 6, 0, 0)
+    with FeatureStore(outcome.result["store"]) as store:
+        assert {Path(p).suffix for p in store.stored_clips["path"]} == {".wav"}
+
+
+def test_item_3_in_a_table_the_sound_decides(both_formats: Path, go: Go) -> None:
+    """Names like 1.wav say nothing: what sounds otherwise is another clip."""
+    wavs = sorted(both_formats.rglob("*.wav"))
+    other = AudioFile(wavs[4]).read().samples
+    length = len(AudioFile(wavs[0]).read().samples)
+    soundfile.write(
+        both_formats / "AudioMP3" / f"{wavs[0].stem}.mp3", np.resize(other, length), SAMPLE_RATE
+    )
+    files = sorted(path.relative_to(both_formats) for path in both_formats.rglob("*.*"))
+    table = both_formats / "mine.csv"
+    table.write_text("\n".join(["path,emotion", *(f"{path},sad" for path in files)]))
+    outcome = go(None, csv=table)
+    assert counts(outcome) == (7, 7, 0, 0)
+    with FeatureStore(outcome.result["store"]) as store:
+        stored = [Path(p) for p in store.stored_clips["path"]]
+    assert [p.stem for p in stored if p.suffix == ".mp3"] == [wavs[0].stem]
+
+
 # --- ranges of a file --------------------------------------------------------------------------
 
 
@@ -1018,7 +1095,7 @@ def load_and_limit(config, backend):
 module._load = load_and_limit
 outcome = extract(ExtractConfig(
     csv=Path(sys.argv[1]), encoder=sys.argv[2], features_dir=Path(sys.argv[3]), seconds=0,
-    fill="none", backend="torch", workers=0, batch_size=16, quiet=False, trim=False,
+    fill="none", backend="torch", workers=0, batch_size=64, quiet=False, trim=False,
 ))
 print(json.dumps(outcome.result))
 """
@@ -1028,8 +1105,8 @@ print(json.dumps(outcome.result))
 def test_item_12_out_of_memory_halves_the_batch_and_fails_the_long_clip_alone(
     tmp_path: Path, tiny: str, run: Run, write_tone: WriteTone
 ) -> None:
-    paths = [write_tone(tmp_path / "c" / f"{i:02d}.wav", 30.0, seed=i) for i in range(16)]
-    paths.append(write_tone(tmp_path / "c" / "long.wav", 600.0))
+    paths = [write_tone(tmp_path / "c" / f"{i:02d}.wav", 10.0, seed=i) for i in range(64)]
+    paths.append(write_tone(tmp_path / "c" / "long.wav", 900.0))
     table = tmp_path / "c" / "table.csv"
     table.write_text("\n".join(["path,emotion", *(f"{path.name},sad" for path in paths)]))
     (tmp_path / "limited.py").write_text(LIMITED)
@@ -1038,9 +1115,9 @@ def test_item_12_out_of_memory_halves_the_batch_and_fails_the_long_clip_alone(
     )
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout.splitlines()[-1])
-    assert (result["stored"], result["failed"]) == (16, 1), done.stderr
+    assert (result["stored"], result["failed"]) == (64, 1), done.stderr
     with FeatureStore(result["store"]) as store:
         reasons = {row.path: row.reason for row in store.rows if row.reason}
     assert set(reasons) == {"long.wav"}
     assert "memory" in reasons["long.wav"]  # its samples, or what the encoder makes of them
-    assert "a batch of 16 clips: halved" in done.stderr
+    assert "a batch of 64 clips: halved" in done.stderr
