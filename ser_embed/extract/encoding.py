@@ -174,7 +174,8 @@ class Tally:
             return True
         self.copies += 1
         reason = "has the name and the bytes of another file, which is kept"
-        self.writer.record(replace(row, state=LEFT_OUT, reason=reason, seconds=0.0))
+        out = replace(row, state=LEFT_OUT, reason=reason, seconds=0.0, checksum=0)
+        self.writer.record(out)
         return False
 
     def leave_out(self, utterance: Utterance, path: Path) -> None:
