@@ -18,7 +18,24 @@ from common import write
 
 HERE = Path(__file__).resolve().parent.parent
 
+# What a reading worker imports, and one real 48 kHz clip read.
+READER = """
+import sys
+try:
+    from ser_embed.extract.reading import AudioFile
+    read = lambda path: AudioFile(path).read(3.0, True)
+except ImportError:
+    import ser_embed.reading
+    from pathlib import Path
+    read = lambda path: ser_embed.reading.read_clip(Path(path), 3.0, True)
+import numpy, soundfile, tempfile
+with tempfile.NamedTemporaryFile(suffix=".wav") as file:
+    soundfile.write(file.name, numpy.random.default_rng(0).normal(0, .1, 144000), 48000)
+    assert len(read(file.name).samples) == 48000
+"""
+
 CASES = {
+    "a reading worker": ["-c", READER],
     "import ser_embed": ["-c", "import ser_embed"],
     "python -m ser_embed": ["-m", "ser_embed"],
     "--version": ["-m", "ser_embed", "--version"],
