@@ -62,8 +62,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not args or args[0] in ("-h", "--help"):
         print(_USAGE)
         width = max(map(len, known))
-        for name, told in known.items():
-            print(f"  {name:{width}}  {' '.join(told.split())}")
+        for name, about in known.items():
+            print(f"  {name:{width}}  {' '.join(about.split())}")
         return 0
     if args[0] == "--version":
         print(f"{_PROG} {__version__}")

@@ -30,6 +30,7 @@ from ser_embed.evaluate.contestants import Contestant, Terms, contestant_of, ent
 from ser_embed.evaluate.options import MODELS, CompareConfig
 from ser_embed.extract import spread
 from ser_embed.reports import Plot, read_table, write_json
+from ser_embed.templates import render
 
 __all__ = ["compare_models"]
 
@@ -56,9 +57,9 @@ def _terms(config: CompareConfig, listing: Listing) -> Terms:
 
 def _key(contestant: Contestant, config: CompareConfig, listing: Listing) -> str:
     """Return what a model's figures depend on, as far as one can tell without training it."""
-    told: list[Any] = [asdict(contestant), asdict(LabelScheme.load(config.labels)), config.split]
-    told += [config.epochs, config.ensemble, config.seed, config.limit, config.backend]
-    digest = hashlib.sha256(json.dumps(told, default=str).encode())
+    facts: list[Any] = [asdict(contestant), asdict(LabelScheme.load(config.labels)), config.split]
+    facts += [config.epochs, config.ensemble, config.seed, config.limit, config.backend]
+    digest = hashlib.sha256(json.dumps(facts, default=str).encode())
     for utterance in listing.utterances:
         state = utterance.path.stat()
         digest.update(f"{utterance} {state.st_size} {state.st_mtime_ns}".encode(errors="replace"))
@@ -120,45 +121,15 @@ def _notes(rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
     return notes
 
 
-def _markdown(told: Mapping[str, Any]) -> str:
-    rows = told["models"]
-    first = next(iter(rows.values()))
-    mean, together = "of the test part", ""
-    if first["folds"]:
-        mean, together = f"the mean over {len(first['folds'])} folds", ", all folds together"
-    lines = [
-        f"# {told['title']}", "",
-        f"UAR is {mean}, in brackets the 2.5 to 97.5 percentile of 2000 resamples of the test "
-        f"{first['ci_by']}{together}. Accuracy and macro-F1 are of all {first['clips']} test "
-        f"clips. No-audio baseline: UAR {100 * first['guess']:.1f} %. Parameters are "
-        f"those that are run. Training is without encoding{together}, by the clock and by the "
-        "processor. Speed is from samples in memory to probabilities, clip after clip.", "",
-        "| model | UAR % | accuracy % | macro-F1 % | encoder | head | training s | processor s | "
-        "clips/s |", "|---|---|---|---|---|---|---|---|---|",
-    ]  # fmt: skip
-    for name, row in rows.items():
-        low, high = row["uar_ci"]
-        lines.append(
-            f"| {name} | {100 * row['uar']:.1f} [{100 * low:.1f}, {100 * high:.1f}] | "
-            f"{100 * row['wa']:.1f} | {100 * row['macro_f1']:.1f} | "
-            f"{_number(row['encoder_parameters'])} | {_number(row['head_parameters'])} | "
-            f"{_number(row['training_seconds'])} | {_number(row['training_cpu_seconds'])} | "
-            f"{_number(row['clips_per_second'], '.1f')} |"
-        )
-    lines += ["", *_notes(rows), *(f"- {name} failed: {why}" for name, why in
-                                   told["failed"].items())]  # fmt: skip
-    lines += ["", "![UAR by model](comparison.png)", "", f"    {told['command']}", ""]
-    return "\n".join(lines)
-
-
+TEMPLATE = Path(__file__).with_name("comparison.md.j2")
 _COLUMNS = (
     "uar", "uar_low", "uar_high", "wa", "macro_f1", "clips", "encoder_parameters",
     "head_parameters", "training_seconds", "training_cpu_seconds", "clips_per_second", "run",
 )  # fmt: skip
 
 
-def _write(out: Path, told: dict[str, Any]) -> None:
-    rows = told["models"]
+def _write(out: Path, facts: dict[str, Any]) -> None:
+    rows = facts["models"]
     with (out / "comparison.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, ("model", *_COLUMNS), extrasaction="ignore")
         writer.writeheader()
@@ -168,9 +139,10 @@ def _write(out: Path, told: dict[str, Any]) -> None:
     values = list(rows.values())
     plot = Plot.models(list(rows), [row["uar"] for row in values],
                        [row["uar_ci"] for row in values], values[0]["guess"])  # fmt: skip
-    plot.ax.set_title(told["title"], fontsize=10, pad=14)
+    plot.ax.set_title(facts["title"], fontsize=10, pad=14)
     plot.save(out / "comparison.png")
-    (out / "comparison.md").write_text(_markdown(told), encoding="utf-8")
+    text = render(TEMPLATE, notes=_notes(rows), number=_number, **facts)
+    (out / "comparison.md").write_text(text, encoding="utf-8")
 
 
 # --- the command -----------------------------------------------------------------------------
@@ -218,7 +190,7 @@ def compare_models(config: CompareConfig) -> Outcome:
     rows: dict[str, dict[str, Any]] = {}
     failed: dict[str, str] = {}
     folds = "folds of " if config.split.startswith("folds:") else ""
-    told: dict[str, Any] = {
+    facts: dict[str, Any] = {
         "title": f"{Path(config.labels).stem} on {listing.corpus}, split {folds}"
                  f"{Path(config.split).name}",
         "command": command_line(PROG, config), "models": rows, "failed": failed, "known": known,
@@ -237,21 +209,21 @@ def compare_models(config: CompareConfig) -> Outcome:
             print(f"{contestant.name} failed: {error}", file=sys.stderr)
             continue
         rows[contestant.name] = known[key]
-        write_json(path, told)
-    return _finish(config, told, contestants)
+        write_json(path, facts)
+    return _finish(config, facts, contestants)
 
 
 def _finish(
-    config: CompareConfig, told: dict[str, Any], contestants: Sequence[Contestant]
+    config: CompareConfig, facts: dict[str, Any], contestants: Sequence[Contestant]
 ) -> Outcome:
-    rows, failed = told["models"], told["failed"]
+    rows, failed = facts["models"], facts["failed"]
     if not rows:
         raise HeadError(
             f"none of {len(contestants)} models could be trained; the first, "
             f"{contestants[0].name}: {failed[contestants[0].name]}"
         )
-    _write(config.out, told)
-    write_json(config.out / "comparison.json", told)
+    _write(config.out, facts)
+    write_json(config.out / "comparison.json", facts)
     if not config.json:
         width = max(map(len, rows))
         for name, row in rows.items():
@@ -259,5 +231,5 @@ def _finish(
             print(f"{name:{width}}  UAR {row['uar']:.3f} [{low:.3f}, {high:.3f}]  "
                   f"WA {row['wa']:.3f}  {row['clips_per_second']:.1f} clips/s")  # fmt: skip
         print(f"table: {config.out / 'comparison.md'}")
-    result = {name: value for name, value in told.items() if name != "known"}
+    result = {name: value for name, value in facts.items() if name != "known"}
     return Outcome({**result, "out": str(config.out)}, SOME_CLIPS_FAILED if failed else DONE)

@@ -59,7 +59,7 @@ def groups_of(clips: pd.DataFrame) -> pd.Series:
 
 
 def contents_of(clips: pd.DataFrame) -> pd.Series:
-    """Return what is heard in each clip: the SHA-256 of its file, and the range of it, if any."""
+    """Return what identifies each clip's sound: its file's SHA-256, and its range if it has one."""
     if not {"start", "end"} <= set(clips):
         return clips["sha256"]
     start = pd.to_numeric(clips["start"], errors="coerce").fillna(0.0)

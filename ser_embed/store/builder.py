@@ -44,7 +44,7 @@ class _Disk:
     """The file under HDF5: it takes every write, and remembers the first one that failed.
 
     HDF5 can't close a file that it failed to write to (a full disk), and crashes the process for
-    that on its way out. So it isn't told; `check` raises.
+    that on its way out. So it isn't raised here; `check` raises.
     """
 
     def __init__(self, path: Path) -> None:
