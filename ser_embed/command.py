@@ -6,13 +6,17 @@ A command is a frozen dataclass that derives from `Options` and a function from 
 """
 
 import ast
+import errno
 import inspect
 import io
 import itertools
 import json
 import logging
+import math
 import os
+import re
 import shlex
+import shutil
 import sys
 import textwrap
 import typing
@@ -221,7 +225,14 @@ def _run(
         raise
     except OSError as error:
         # A full disk, a folder that may not be written: the system's own words name the thing.
-        return _fail(prog, _describe(error), parsed.json)
+        return _fail(prog, _describe(error, parsed), parsed.json)
+    except MemoryError:
+        return _fail(prog, "not enough memory; give shorter clips or smaller batches", parsed.json)
+    except Exception as error:
+        # safetensors and others have errors of their own for what the disk refuses.
+        if not _DISK_FULL.search(str(error)):
+            raise
+        return _fail(prog, _no_space("", parsed), parsed.json)
     except KeyboardInterrupt:
         print(
             f"\n{prog}: interrupted; what was reported as stored is kept, "
@@ -263,10 +274,36 @@ def _fail(prog: str, message: str, as_json: bool) -> int:
     return FAILED
 
 
-def _describe(error: OSError) -> str:
+def _describe(error: OSError, options: Options) -> str:
     where = f"{error.filename}: " if error.filename else ""
-    text = f"{where}{error.strerror or error}"
-    if error.errno in (28, 122):  # ENOSPC, EDQUOT
-        text += "; free some space or choose another folder, then run the same command again: "
-        text += "it goes on from what is stored"
-    return text
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return _no_space(where, options)
+    return f"{where}{error.strerror or error}"
+
+
+_DISK_FULL = re.compile(
+    r"No space left|os error (28|122)\b|errno = (28|122)\b|quota exceeded|"
+    r"PytorchStreamWriter failed|unexpected pos \d+ vs",
+    re.IGNORECASE,
+)
+
+
+def _no_space(where: str, options: Options) -> str:
+    """Return what to say where a disk is full; without a path, of the folder that is on it."""
+    if not where:
+        folders = [value for value in vars(options).values() if isinstance(value, Path)]
+        full = [path for path in folders if _free_bytes(path) < _LITTLE_SPACE]
+        where = f"{full[0]}: " if full else ""
+    return (
+        f"{where}No space left on device; free some space or choose another folder, then run the "
+        "same command again: it goes on from what is stored"
+    )
+
+
+_LITTLE_SPACE = 2**21  # bytes
+
+
+def _free_bytes(path: Path) -> float:
+    """Return how much room there is where a path lies or would lie."""
+    there = next((one for one in (path, *path.absolute().parents) if one.exists()), None)
+    return shutil.disk_usage(there).free if there else math.inf

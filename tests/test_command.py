@@ -6,7 +6,7 @@ import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -17,6 +17,8 @@ import tyro
 
 from ser_embed import demo
 from ser_embed.command import Options, command_line
+
+Run = Callable[..., CompletedProcess[str]]
 
 PROJECT = Path(__file__).resolve().parent.parent
 
@@ -313,3 +315,50 @@ def test_a_command_line_gives_back_its_options(options: Everything) -> None:
     assert words[:3] == ["python", "-m", "x"]
     flags = (tyro.conf.FlagCreatePairsOff, tyro.conf.OmitArgPrefixes)
     assert tyro.cli(Everything, args=words[3:], config=flags) == options
+
+
+# --- disks -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def full_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system with room for a few small files."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=200k", "none", str(folder)]
+    if sys.platform != "linux" or subprocess.run(command, check=False).returncode:
+        pytest.skip("mounting a small file system needs Linux and root")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+@pytest.mark.parametrize("command", ["train", "extract", "export"])
+def test_item_19_a_full_disk_is_a_sentence_in_every_command(
+    command: str, full_disk: Path, demo_runs: dict[str, Path], run: Run
+) -> None:
+    """Each library has an error of its own for it: safetensors, HDF5, protobuf."""
+    arguments = {
+        "train": ("--features-dir", demo_runs["features"], "--runs-dir", full_disk, "--epochs", 1),
+        "extract": ("--corpus", "demo", "--limit", 24, "--features-dir", full_disk),
+        "export": (demo_runs["speaker"], "--out", full_disk / "x.onnx"),
+    }[command]
+    done = run("-m", f"ser_embed.{command}", *arguments, "--quiet", timeout=200)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert str(full_disk) in done.stderr
+    assert "free some space" in done.stderr
+
+
+def test_item_19_a_home_that_can_not_be_written_to(tmp_path: Path, run: Run) -> None:
+    (tmp_path / "file").write_text("")
+    folder = str(tmp_path / "file" / "home")
+    home = {"HOME": folder, "HF_HOME": f"{folder}/.cache", "SER_EMBED_CACHE": ""}
+    command = ("-m", "ser_embed.extract", "--corpus", "demo", "--limit", 8, "--quiet",
+               "--features-dir", tmp_path / "f")  # fmt: skip
+    assert run(*command, env=home).returncode == 0
+    refused = run(*command, "--encoder", "wav2vec2-base", env=home)
+    assert refused.returncode == 1
+    assert "Traceback" not in refused.stderr
+    assert "HF_HOME" in refused.stderr

@@ -3,6 +3,7 @@
 A checkpoint that lacks a tensor is refused: transformers would draw it at random and carry on.
 """
 
+import errno
 import hashlib
 import json
 import logging
@@ -192,8 +193,16 @@ def _do_normalize(name: str, source: str, local: bool) -> bool:
     return bool(extractor.do_normalize)
 
 
+_NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)
+
+
 def _cannot_load(name: str, source: str, error: Exception) -> str:
     reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    if isinstance(error, OSError) and error.errno in _NOT_WRITABLE:
+        return (
+            f"{name}: the hub's cache can't be written to ({reason}); set HF_HOME to a folder that "
+            "can, for instance HF_HOME=/tmp/huggingface"
+        )
     if Path(source).is_dir():
         return f"{name}: not a loadable encoder folder ({reason})"
     return (
