@@ -5,7 +5,9 @@
 that were misclassified. An interrupted run goes on by the same command.
 """
 
+import ast
 import logging
+import multiprocessing
 import shutil
 import sys
 from dataclasses import asdict
@@ -18,7 +20,7 @@ import torch
 from ser_embed.command import DONE, SOME_CLIPS_FAILED, Outcome, command_line
 from ser_embed.corpora import LabelScheme, Listing, listing_of
 from ser_embed.encoders import Pool, load_encoder
-from ser_embed.errors import EncoderError, HeadError
+from ser_embed.errors import EncoderError, HeadError, SerEmbedError
 from ser_embed.extract import LISTED_FAULTS, ExtractConfig, Readers, extract_listing, spread
 from ser_embed.finetune.network import (
     EncoderHead,
@@ -173,6 +175,7 @@ def finetune(config: FinetuneConfig) -> Outcome:
         SerEmbedError: No corpus, encoder or usable clip; labels or a split that the clips don't
             allow; a loss that isn't finite, or too little memory, with advice.
     """
+    _check_main(config)
     recipe = config.resolve()
     recipe = fill_in(recipe, {"precision": available_precision(recipe.precision)})
     whole = listing_of(config.root, config.corpus, config.csv)
@@ -205,6 +208,27 @@ def finetune(config: FinetuneConfig) -> Outcome:
     )  # fmt: skip
     result = experiment.run(NetworkModel(config, recipe))
     return Outcome(result, SOME_CLIPS_FAILED if clips.faults else DONE)
+
+
+def _check_main(config: FinetuneConfig) -> None:
+    """Refuse a script that every process which reads clips would run again.
+
+    Where processes are spawned (macOS, Windows) each imports the script that started it.
+    """
+    main = sys.modules["__main__"]
+    file = Path(getattr(main, "__file__", None) or "")
+    by_name = getattr(main, "__spec__", None) is not None  # python -m, which spawned ones don't run
+    if not config.workers or multiprocessing.get_start_method() == "fork" or by_name:
+        return
+    if file.suffix != ".py" or not file.is_file():
+        return
+    body = ast.parse(file.read_text(encoding="utf-8", errors="replace")).body
+    if not any(isinstance(one, ast.If) and "__name__" in ast.unparse(one.test) for one in body):
+        raise SerEmbedError(
+            f"{file}: has no 'if __name__ == \"__main__\":' around what it does, so on this system "
+            "each process that reads clips would run it again; put the call under it, or give "
+            "workers=0"
+        )
 
 
 def _settings(config: FinetuneConfig, recipe: Recipe, network: Network) -> FeatureSettings:

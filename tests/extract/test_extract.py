@@ -958,6 +958,25 @@ def test_killed_and_gone_on(
         assert np.abs(features - resumed[name]).max() <= 2e-3
 
 
+# --- scripts without a guard -------------------------------------------------------------------
+
+
+def test_item_18_a_script_without_a_main_guard_extracts(
+    root: Path, tmp_path: Path, tiny: str, run: Run
+) -> None:
+    """With processes spawned, as macOS and Windows do: readers don't import the script."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import multiprocessing\nmultiprocessing.set_start_method('spawn')\n"
+        "from pathlib import Path\nfrom ser_embed.extract import ExtractConfig, extract\n"
+        f"done = extract(ExtractConfig(root=Path({str(root)!r}), corpus='ravdess', workers=2,\n"
+        f"    encoder={tiny!r}, backend='torch', features_dir=Path({str(tmp_path / 'f')!r})))\n"
+        "print(done.result['stored'], done.result['failed'])\n"
+    )
+    done = run(script)
+    assert done.stdout.splitlines() == ["6 0"], done.stderr
+
+
 # --- one utterance in several formats ----------------------------------------------------------
 
 

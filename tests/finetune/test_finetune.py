@@ -658,3 +658,19 @@ def test_predict_finds_it_as_the_newest_run(mini: Made, capsys: pytest.CaptureFi
     clip = sorted(DEMO_CORPUS.rglob("*.ogg"))[0]
     assert predict([str(clip), "--runs-dir", str(mini[0].parent), "--json"]) == 0
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["run"] == str(mini[0])
+
+
+def test_item_18_a_script_without_a_main_guard_gets_one_clear_error(
+    tmp_path: Path, run: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    """Where processes are spawned, each would run the script again."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import multiprocessing\nmultiprocessing.set_start_method('spawn')\n"
+        "from ser_embed.finetune import FinetuneConfig, finetune\n"
+        "finetune(FinetuneConfig(recipe='ravdess8', corpus='demo', encoder='mini', workers=2))\n"
+    )
+    done = run(script)
+    assert done.returncode == 1
+    assert done.stderr.count("has no 'if __name__ == \"__main__\":'") == 1
+    assert "bootstrapping" not in done.stderr
