@@ -20,7 +20,7 @@ FOLDERS = (
 )  # fmt: skip
 """A folder imports from those on its left."""
 
-BASE = ("errors", "lazy", "progress", "command", "bundled", "templates")
+BASE = ("errors", "lazy", "progress", "command", "bundled", "templates", "csvfile")
 """Modules at the top that every folder may import, in their order."""
 
 MOST_NAMES = 8  # of a face

@@ -1,21 +1,26 @@
 """Emotions, and the schemes that map them to classes.
 
-A corpus gives each clip an emotion (and sometimes an intensity); a `LabelScheme` maps that to
-the class a head is trained on. A scheme names every emotion that may occur: one that is left out
-on purpose is mapped to None, one that isn't named is an error.
+A corpus gives each clip an emotion (and sometimes an intensity), in its own word; a `LabelScheme`
+maps that to the class a head is trained on. A scheme of this package leaves out what it has no
+class for, with a remark that counts it. A mapping file names every emotion that may occur: one
+that is left out on purpose has an empty label, one that isn't named is an error.
 """
 
-import csv
-import io
 import json
+import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from ser_embed.csvfile import CsvFile
 from ser_embed.errors import LabelError
 
 __all__ = ["EMOTIONS", "SCHEMES", "LabelScheme", "canonical_emotion"]
+
+log = logging.getLogger(__name__)
+
+OWN = "own"  # the scheme whose classes are the clips' own words
 
 EMOTIONS = (
     "neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "surprised", "boredom",
@@ -41,8 +46,13 @@ def canonical_emotion(word: str) -> str:
     >>> canonical_emotion("Anger"), canonical_emotion("excited")
     ('angry', 'excited')
     """
-    word = word.strip().lower().replace(" ", "_")
+    word = _plain(word)
     return _SYNONYMS.get(word, word)
+
+
+def _plain(word: str) -> str:
+    """Return a word without the differences that nobody means: case, spaces, dashes."""
+    return "_".join(word.lower().replace("-", " ").replace("_", " ").split())
 
 
 @dataclass(frozen=True)
@@ -66,22 +76,25 @@ class LabelScheme:
 
         A mapping file is CSV with the header `emotion,label`, or a JSON object from emotion to
         label. An emotion may be written `emotion/intensity`. An empty label (JSON: null) leaves
-        the clips out. Classes are ordered as they first appear.
+        the clips out. Classes are ordered as they first appear. `own` has no classes before
+        `fit` gives it those of the clips.
 
         Raises:
             LabelError: No such scheme or file, or a file that names no class.
         """
+        if name_or_file == OWN:
+            return cls(OWN, (), {})
         if name_or_file in SCHEMES:
             return SCHEMES[name_or_file]
         path = Path(name_or_file)
         if not path.is_file():
             raise LabelError(
-                f"{name_or_file!r} is neither a label scheme ({', '.join(SCHEMES)}) nor a mapping "
-                "file"
+                f"{name_or_file!r} is neither a label scheme ({', '.join(SCHEMES)}, {OWN}) nor a "
+                "mapping file"
             )
         try:
             mapping = _mapping(_read_mapping(path))
-        except (ValueError, KeyError, AttributeError, RecursionError, csv.Error) as error:
+        except (ValueError, KeyError, AttributeError, RecursionError, OSError) as error:
             raise LabelError(
                 f"{path}: not a mapping file ({error}); it must be CSV with the header "
                 "emotion,label or a JSON object from emotion to label"
@@ -93,42 +106,86 @@ class LabelScheme:
             )
         return cls(path.stem, classes, mapping)
 
+    def fit(self, emotions: Iterable[str]) -> "LabelScheme":
+        """Return the scheme itself, or for `own` the one whose classes are these words.
+
+        A word in several spellings (`Happy`, `happy`) is one class, called as it is most often.
+
+        Raises:
+            LabelError: Clips of fewer than two words.
+        """
+        if self.name != OWN or self.classes:
+            return self
+        spellings: dict[str, Counter[str]] = {}
+        for word, count in Counter(emotions).items():
+            spellings.setdefault(_plain(word), Counter())[word] += count
+        mapping = {plain: max(sorted(n), key=n.__getitem__) for plain, n in spellings.items()}
+        if len(mapping) < 2:
+            words = ", ".join(mapping.values()) or "none"
+            raise LabelError(f"the clips' own words are {words}: a classifier needs two or more")
+        return LabelScheme(OWN, tuple(sorted(mapping.values())), mapping)
+
+    @property
+    def complete(self) -> bool:
+        """Whether an emotion that isn't named is an error, as in a mapping file."""
+        known = SCHEMES.get(self.name)
+        return self.name != OWN and (known is None or dict(known.mapping) != dict(self.mapping))
+
     def label(self, emotion: str, intensity: str = "") -> str | None:
         """Return the class of an emotion, or None if the scheme leaves it out.
 
+        The word itself goes before another word for the same emotion: a mapping may give `N`
+        and `neutral` two classes.
+
         Raises:
-            LabelError: The scheme doesn't name this emotion.
+            LabelError: A mapping file doesn't name this emotion.
         """
-        for key in (f"{emotion}/{intensity}", emotion):
+        found, label = self._find(emotion, intensity)
+        if not found and self.complete:
+            raise LabelError(self._unknown({_written(emotion, intensity): 1}))
+        return label
+
+    def _find(self, emotion: str, intensity: str) -> tuple[bool, str | None]:
+        """Return whether an emotion is named, and its class."""
+        grade = intensity.strip().lower()
+        words = (_plain(emotion), canonical_emotion(emotion))
+        for key in (*(f"{word}/{grade}" for word in words), *words):
             if key in self.mapping:
-                return self.mapping[key]
-        raise LabelError(self._unknown({f"{emotion}/{intensity}" if intensity else emotion: 1}))
+                return True, self.mapping[key]
+        return False, None
 
     def encode(self, emotions: Iterable[str], intensities: Iterable[str]) -> list[int]:
         """Return class indices, -1 where the scheme leaves the emotion out.
 
         Raises:
-            LabelError: Some emotions aren't named by the scheme; all of them are listed.
+            LabelError: Some emotions aren't named by a mapping file; all of them are listed.
         """
         index: dict[str | None, int] = {name: i for i, name in enumerate(self.classes)}
         index[None] = -1
-        labels, unknown = [], Counter[str]()
-        for emotion, intensity in zip(emotions, intensities, strict=True):
-            try:
-                labels.append(index[self.label(emotion, intensity)])
-            except LabelError:
-                unknown[f"{emotion}/{intensity}" if intensity else emotion] += 1
-        if unknown:
+        pairs = list(zip(emotions, intensities, strict=True))
+        found = {pair: self._find(*pair) for pair in dict.fromkeys(pairs)}
+        unknown = Counter(_written(*pair) for pair in pairs if not found[pair][0])
+        if unknown and self.complete:
             raise LabelError(self._unknown(unknown))
-        return labels
+        if unknown:
+            log.warning("%s has no class for %s: left out", self.name, _listed(unknown))
+        return [index[found[pair][1]] for pair in pairs]
 
     def _unknown(self, unknown: Mapping[str, int]) -> str:
-        listed = ", ".join(f"{word!r} ({count} clips)" for word, count in sorted(unknown.items()))
         return (
-            f"the label scheme {self.name!r} doesn't name {listed}; it names "
-            f"{', '.join(sorted(self.mapping))}. Give a mapping file instead, "
-            "--labels FILE.csv with the header emotion,label (an empty label leaves clips out)"
+            f"the label scheme {self.name!r} doesn't name {_listed(unknown)}; it names "
+            f"{', '.join(sorted(self.mapping))}. Give a mapping file that does, "
+            "--labels FILE.csv with the header emotion,label (an empty label leaves clips out), "
+            f"or --labels {OWN} for the clips' own words"
         )
+
+
+def _written(emotion: str, intensity: str) -> str:
+    return f"{emotion}/{intensity}" if intensity else emotion
+
+
+def _listed(words: Mapping[str, int]) -> str:
+    return ", ".join(f"{word!r} ({count} clips)" for word, count in sorted(words.items()))
 
 
 def _intensity21() -> LabelScheme:
@@ -173,25 +230,36 @@ SCHEMES: dict[str, LabelScheme] = {
 
 
 def _read_mapping(path: Path) -> list[tuple[str, str | None]]:
-    text = path.read_text(encoding="utf-8-sig")
     if path.suffix.lower() == ".json":
-        return list(json.loads(text).items())
-    rows = csv.DictReader(io.StringIO(text))
-    if not {"emotion", "label"} <= set(rows.fieldnames or ()):
-        raise ValueError(f"the header is {','.join(rows.fieldnames or ())}")
-    return [(row["emotion"] or "", row["label"]) for row in rows]
+        return list(json.loads(path.read_text(encoding="utf-8-sig")).items())
+    rows = CsvFile(path, ("emotion", "label|class")).rows()
+    return [(row["emotion"], row["label"]) for _, row in rows]
 
 
 def _mapping(pairs: Iterable[tuple[str, str | None]]) -> dict[str, str | None]:
-    mapping: dict[str, str | None] = {}
+    """Return the classes by the vocabulary's words; by the file's own where it tells apart two
+    that are one there, such as `N` and `neutral`.
+    """
+    own: dict[str, str | None] = {}
     for emotion, label in pairs:
         if not isinstance(label, str | None):
             raise ValueError(f"the label of {emotion!r} is {label!r}, not text")
         word, slash, intensity = emotion.partition("/")
-        key = canonical_emotion(word) + slash + intensity.strip().lower()
+        key = _plain(word) + slash + intensity.strip().lower()
         label = (label or "").strip() or None
         if not key:
             raise ValueError(f"the label {label!r} has no emotion")
-        if mapping.setdefault(key, label) != label:
-            raise ValueError(f"{emotion!r} has two labels, {mapping[key]!r} and {label!r}")
-    return mapping
+        if own.setdefault(key, label) != label:
+            raise ValueError(f"{emotion!r} has two labels, {own[key]!r} and {label!r}")
+    labels: dict[str, set[str | None]] = {}
+    for key, label in own.items():
+        labels.setdefault(_canonical_key(key), set()).add(label)
+    return {
+        _canonical_key(key) if len(labels[_canonical_key(key)]) == 1 else key: label
+        for key, label in own.items()
+    }
+
+
+def _canonical_key(key: str) -> str:
+    word, slash, intensity = key.partition("/")
+    return canonical_emotion(word) + slash + intensity

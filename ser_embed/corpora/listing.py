@@ -1,18 +1,16 @@
 """What a folder or a CSV lists: the clips of a corpus and what is known of each."""
 
-import csv
 import logging
 import os
-import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ser_embed.audio import AudioFile
 from ser_embed.bundled import DEMO_CORPUS
-from ser_embed.corpora.labels import canonical_emotion
 from ser_embed.corpora.naming import CORPORA, Corpus, Utterance, recognise
+from ser_embed.corpora.tables import read_rows
 from ser_embed.errors import AudioError, CorpusError
 
 __all__ = ["Listing", "discover", "listing_of", "read_corpus", "read_csv", "read_demo"]
@@ -169,69 +167,22 @@ def _no_match(root: Path, rule: Corpus, files: list[Path]) -> str:
 
 # --- a user's own CSV ------------------------------------------------------------------------
 
-_PARTS = {"": "", "train": "train", "val": "val", "valid": "val", "validation": "val",
-          "dev": "val", "test": "test"}  # fmt: skip
-_GENDERS = {"": "", "f": "female", "female": "female", "w": "female",
-            "m": "male", "male": "male"}  # fmt: skip
-
 
 def read_csv(file: Path | str) -> Listing:
     """List the clips of a CSV with the header `path,emotion[,speaker,gender,intensity,split]`.
 
-    Relative paths are relative to the CSV's folder. Files that don't exist are listed all the
-    same: extraction reports them as failed clips. A million lines take 0.6 GB of memory.
+    With the columns `start,end` (seconds) a row is a time range of its file. Relative paths are
+    relative to the CSV's folder. Files that don't exist are listed all the same: extraction
+    reports them as failed clips. A million lines take 0.6 GB of memory.
 
     Raises:
-        CorpusError: No such file, no usable header, no row, or a row without path or emotion.
+        CorpusError: No such file, no usable header, or no row that can be used.
     """
     file = Path(file)
+    # A table that has a known corpus's name is kept apart from that corpus.
+    corpus = f"{file.stem}-csv" if file.stem.lower() in (*CORPORA, DEMO) else file.stem
     try:
-        with file.open(encoding="utf-8-sig", newline="") as lines:
-            return _read_rows(file, csv.DictReader(_checked(file, lines), skipinitialspace=True))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        clips, faults = read_rows(file, corpus)
+    except OSError as error:
         raise CorpusError(f"{file}: can't be read as CSV ({error})") from error
-
-
-def _checked(file: Path, lines: Iterable[str]) -> Iterator[str]:
-    for line in lines:
-        if "\0" in line:
-            raise CorpusError(f"{file}: holds NUL bytes; save it as CSV in UTF-8")
-        yield line
-
-
-def _read_rows(file: Path, rows: "csv.DictReader[str]") -> Listing:
-    header = [name.strip().lower() for name in rows.fieldnames or ()]
-    if not {"path", "emotion"} <= set(header):
-        raise CorpusError(
-            f"{file}: the first line must be a header with path,emotion (and, if known, "
-            f"speaker,gender,intensity,split); it is {','.join(rows.fieldnames or ()) or 'empty'!r}"
-        )
-    rows.fieldnames = header
-    # A CSV that has a known corpus's name is kept apart from that corpus.
-    corpus = f"{file.stem}-csv" if file.stem in (*CORPORA, DEMO) else file.stem
-    clips: dict[str, Utterance] = {}
-    for line, row in enumerate(rows, start=2):
-        utterance = _utterance(f"{file}, line {line}", file.parent, row, corpus)
-        path = str(utterance.path)
-        if clips.setdefault(path, utterance) is not utterance:
-            raise CorpusError(f"{file}, line {line}: {path} is listed twice")
-    if not clips:
-        raise CorpusError(f"{file}: no row after the header")
-    in_order = sorted(clips, key=lambda path: path.replace(os.sep, "\0"))  # folder by folder
-    return Listing(corpus, file.parent, tuple(clips[path] for path in in_order))
-
-
-def _utterance(where: str, folder: Path, row: Mapping[str, str | None], corpus: str) -> Utterance:
-    def cell(name: str) -> str:
-        return sys.intern((row.get(name) or "").strip())  # each distinct word once in memory
-
-    if not cell("path") or not cell("emotion"):
-        raise CorpusError(f"{where}: path and emotion must not be empty")
-    part, gender, speaker = cell("split").lower(), cell("gender").lower(), cell("speaker")
-    if part not in _PARTS:
-        raise CorpusError(f"{where}: split {part!r} is none of train, val, test")
-    return Utterance(
-        folder / cell("path"), corpus, speaker and sys.intern(f"{corpus}:{speaker}"),
-        _GENDERS.get(gender, gender), sys.intern(canonical_emotion(cell("emotion"))),
-        sys.intern(cell("intensity").lower()), part=_PARTS[part],
-    )  # fmt: skip
+    return Listing(corpus, file.parent, tuple(clips), tuple(faults))

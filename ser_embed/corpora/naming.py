@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ser_embed.csvfile import NOTHING
 from ser_embed.errors import CorpusError
 
 __all__ = ["CORPORA", "Corpus", "Utterance", "recognise"]
@@ -56,18 +57,12 @@ class Utterance:
         ('ravdess:07', '')
         """
         corpus, colon, name = speaker.partition(":")
-        if (name if colon else corpus).strip().casefold() in _NO_NAME:
+        if (name if colon else corpus).strip().lower() in NOTHING:
             return ""
         return _SAME_PEOPLE.get(corpus, corpus) + colon + name
 
 
 _SAME_PEOPLE = {"ravdess-song": "ravdess"}  # its actors speak in the one and sing in the other
-
-_NO_NAME = frozenset((
-    "", "-", "--", "_", "?", "??", "na", "n/a", "n.a.", "#n/a", "<na>", "nan", "nil", "none",
-    "null", "anonymous", "missing", "not available", "undefined", "unk", "unknown", "unnamed",
-    "unspecified",
-))  # fmt: skip
 
 Fields = Mapping[str, str]
 
@@ -124,7 +119,7 @@ class Corpus:
         return Utterance(
             path=path,
             corpus=self.name,
-            speaker=f"{self.name}:{self.aliases.get(speaker, speaker)}",
+            speaker=Utterance.person(f"{self.name}:{self.aliases.get(speaker, speaker)}"),
             gender=self.gender(fields),
             emotion=self.emotions[code],
             intensity=self.intensities.get(grade, ""),

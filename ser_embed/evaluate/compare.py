@@ -76,7 +76,7 @@ def _row(contestant: Contestant, terms: Terms) -> dict[str, Any]:
     """Train a model and return its line of the table."""
     entry = enter(contestant, terms)
     report = json.loads((entry.run / "report.json").read_text(encoding="utf-8"))
-    wanted = LabelScheme.load(terms.labels).classes
+    wanted = LabelScheme.load(terms.labels).fit(u.emotion for u in terms.listing.utterances).classes
     if tuple(report["classes"]) != wanted:
         raise HeadError(
             f"{entry.run}: its classes are {', '.join(report['classes'])}, not those of --labels "

@@ -210,9 +210,8 @@ def _enter_svm(terms: Terms) -> Entry:
         layer=0, pool="mean", norm="none", trim=True, seconds=CLIP_SECONDS, fill="none",
         dtype="float32", precision="fp32", seed=terms.seed,
     )  # fmt: skip
-    clips = Recordings.read(
-        terms.listing, LabelScheme.load(terms.labels), settings, True, terms.workers, terms.quiet
-    )
+    scheme = LabelScheme.load(terms.labels).fit(u.emotion for u in terms.listing.utterances)
+    clips = Recordings.read(terms.listing, scheme, settings, True, terms.workers, terms.quiet)
     splits = make_splits(terms.split, clips.table, clips.classes, terms.seed)
     features = _described(clips, functionals, terms)
     machine = make_pipeline(StandardScaler(), SVC(C=1.0, kernel="rbf", class_weight="balanced"))

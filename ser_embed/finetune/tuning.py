@@ -183,7 +183,7 @@ def finetune(config: FinetuneConfig) -> Outcome:
     listing = Listing(whole.corpus, whole.root, kept, whole.faults)
     if recipe.network != "classification" and config.freeze == "all":
         return _through_the_cache(config, recipe, listing)
-    scheme = LabelScheme.load(recipe.labels)
+    scheme = LabelScheme.load(recipe.labels).fit(u.emotion for u in listing.utterances)
     network = build_network(recipe.network, recipe.encoder, scheme.classes, recipe.dropout, 0)
     settings = _settings(config, recipe, network)
     network.freeze(config.freeze)  # so that a wrong number is reported before the clips are read

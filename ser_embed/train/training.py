@@ -217,9 +217,11 @@ def train(config: TrainConfig) -> Outcome:
     config.check()
     if config.search:
         require_optuna()  # before anything is read
-    scheme = LabelScheme.load(config.labels)
+    scheme = LabelScheme.load(config.labels)  # before anything is read
     files = labelled_stores(config.stores, config.features_dir, config.unlabelled)
-    clips = load_clips(open_stores(files, config.features_dir), scheme)
+    stores = open_stores(files, config.features_dir)
+    scheme = scheme.fit(word for store in stores for word in store.stored_clips["emotion"])
+    clips = load_clips(stores, scheme)
     splits = make_splits(config.split, clips.table, clips.classes, config.seed)
     corpora = ", ".join(sorted(clips.table["corpus"].unique()))
     clips = with_unlabelled(clips, config.unlabelled)

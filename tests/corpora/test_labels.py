@@ -1,6 +1,5 @@
 """Label schemes: the contract of every one, the paper's classes, and users' mapping files."""
 
-import re
 from collections import Counter
 from pathlib import Path
 
@@ -54,9 +53,13 @@ def test_every_class_is_reached_and_every_emotion_round_trips(name: str) -> None
 
 
 @pytest.mark.parametrize("name", SCHEMES)
-def test_no_scheme_takes_an_emotion_it_has_never_heard_of(name: str) -> None:
-    with pytest.raises(LabelError, match="'excited'"):
-        SCHEMES[name].label("excited")
+def test_item_10_a_scheme_leaves_out_and_counts_emotions_that_it_does_not_have(
+    name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    scheme = SCHEMES[name]
+    assert scheme.label("excited") is None
+    assert scheme.encode(["excited", "sad", "excited"], [""] * 3)[::2] == [-1, -1]
+    assert f"{name} has no class for 'excited' (2 clips): left out" in caplog.text
 
 
 @pytest.mark.parametrize("name", ["sentiment3", "emotion4", "emotion8"])
@@ -104,20 +107,51 @@ def test_intensity21_gives_every_crema_d_file_its_own_code(shared: Path) -> None
 # --- emotions that a scheme doesn't name -----------------------------------------------------
 
 
-def test_encode_lists_every_unknown_emotion_with_its_count_and_the_remedy() -> None:
+def test_encode_lists_every_emotion_that_a_mapping_lacks_and_the_remedy(tmp_path: Path) -> None:
+    scheme = LabelScheme.load(write(tmp_path / "two.csv", "emotion,label\nhappy,a\nsad,b\n"))
     emotions = ["happy", "boredom", "excited", "boredom", "sad", "boredom"]
     with pytest.raises(LabelError) as caught:
-        SCHEMES["emotion8"].encode(emotions, [""] * len(emotions))
+        scheme.encode(emotions, [""] * len(emotions))
     message = str(caught.value)
-    assert "'emotion8' doesn't name 'boredom' (3 clips), 'excited' (1 clips)" in message
-    assert "it names angry, calm, disgust" in message
+    assert "'two' doesn't name 'boredom' (3 clips), 'excited' (1 clips)" in message
+    assert "it names happy, sad" in message
     assert "--labels FILE.csv" in message
     assert "emotion,label" in message
 
 
-def test_an_unknown_intensity_is_listed_with_its_emotion() -> None:
-    with pytest.raises(LabelError, match=r"'happy/strong' \(2 clips\)"):
-        SCHEMES["intensity21"].encode(["happy", "sad", "happy"], ["strong", "low", "strong"])
+def test_item_10_an_intensity_without_a_class_is_left_out_and_counted(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    emotions, grades = ["happy", "sad", "happy"], ["strong", "low", "strong"]
+    assert SCHEMES["intensity21"].encode(emotions, grades)[::2] == [-1, -1]
+    assert "'happy/strong' (2 clips)" in caplog.text
+
+
+def test_item_10_emo_dbs_boredom_does_not_stop_the_default_scheme() -> None:
+    emotions = list(CORPORA["emo-db"].emotions.values())
+    labels = SCHEMES["sentiment3"].encode(emotions, [""] * len(emotions))
+    assert [e for e, label in zip(emotions, labels, strict=True) if label < 0] == ["boredom"]
+
+
+def test_item_10_own_words_are_classes_as_they_are() -> None:
+    words = ["Frustration", "N", "neutral", "excited", "Excited", "Excited"]
+    scheme = LabelScheme.load("own").fit(words)
+    assert scheme.classes == ("Excited", "Frustration", "N", "neutral")
+    assert scheme.encode(words, [""] * 6) == [1, 2, 3, 0, 0, 0]
+    assert scheme.fit(["other"]) is scheme
+    assert scheme.label("unheard") is None
+    assert SCHEMES["emotion8"].fit(words) is SCHEMES["emotion8"]
+    with pytest.raises(LabelError, match="own words are N: a classifier needs two"):
+        LabelScheme.load("own").fit(["N", "n"])
+
+
+def test_item_10_a_mapping_tells_n_from_neutral(tmp_path: Path) -> None:
+    text = "Emotion ; LABEL\nN;nervous\nneutral;calm\nAnger;cross\n;\n"
+    scheme = LabelScheme.load(write(tmp_path / "own.csv", text, "utf-16"))
+    assert scheme.classes == ("nervous", "calm", "cross")
+    assert [scheme.label(w) for w in ("N", "n", "neutral", "neu", "angry")] == [
+        "nervous", "nervous", "calm", "calm", "cross"
+    ]  # fmt: skip
 
 
 def test_encode_refuses_columns_of_different_length() -> None:
@@ -193,8 +227,8 @@ def test_a_mapping_file_may_name_emotions_of_its_own(tmp_path: Path) -> None:
         ("one.csv", "emotion,label\nhappy,a\nsad,a\nangry,\n", "names 1 classes; .* two or more"),
         ("none.csv", "emotion,label\n", "names 0 classes"),
         ("none.json", "{}", "names 0 classes"),
-        ("header.csv", "happy,a\nsad,b\n", "the header is happy,a"),
-        ("semicolon.csv", "emotion;label\nhappy;a\n", "the header is emotion;label"),
+        ("header.csv", "happy,a\nsad,b\n", "the header is 'happy,a'"),
+        ("semicolon.csv", "emotion;label\nhappy;a\n", "names 1 classes"),
         ("empty.csv", "", "the header is"),
         ("empty.json", "", "not a mapping file"),
         ("broken.json", '{"happy": "a"', "not a mapping file"),
@@ -203,7 +237,11 @@ def test_a_mapping_file_may_name_emotions_of_its_own(tmp_path: Path) -> None:
         ("nested.json", '{"happy": ["a"], "sad": "b"}', r"the label of 'happy' is \['a'\]"),
         ("short.csv", "label,emotion\na,happy\nb\n", "the label 'b' has no emotion"),
         ("blank.csv", "emotion,label\n ,a\nsad,b\n", "the label 'a' has no emotion"),
-        ("twice.csv", "emotion,label\nhappy,a\nsad,b\njoy,b\n", "'joy' has two labels, 'a' and"),
+        (
+            "twice.csv",
+            "emotion,label\nhappy,a\nsad,b\nHappy,b\n",
+            "'Happy' has two labels, 'a' and",
+        ),
         ("field.csv", f"emotion,label\n{'x' * 200_000},a\n", "field larger than field limit"),
     ],
 )
@@ -216,10 +254,10 @@ def test_a_mapping_file_that_can_not_be_used_is_named(
     assert str(caught.value).startswith(file)
 
 
-def test_a_mapping_file_that_is_not_utf8_is_named(tmp_path: Path) -> None:
-    file = tmp_path / "utf16.csv"
-    file.write_text("emotion,label\nhappy,a\nsad,b\n", encoding="utf-16")
-    with pytest.raises(LabelError, match=re.escape(str(file))):
+def test_a_mapping_file_that_is_no_text_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "sheet.csv"
+    file.write_bytes(b"PK\x03\x04 and more")
+    with pytest.raises(LabelError, match="it is an Excel or LibreOffice workbook; save it as CSV"):
         LabelScheme.load(str(file))
 
 

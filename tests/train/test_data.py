@@ -127,10 +127,12 @@ def test_a_scheme_that_leaves_nothing_is_an_error(tmp_path: Path) -> None:
         load(write_store(tmp_path), scheme=nothing)
 
 
-def test_an_emotion_without_a_name_is_listed(tmp_path: Path) -> None:
+def test_item_10_an_emotion_that_the_scheme_lacks_is_left_out_and_counted(tmp_path: Path) -> None:
     path = write_store(tmp_path, emotions=("happy", "smug", "sad"))
+    assert load(path).left_out == {"smug": 8}
+    mapping = LabelScheme("mine", ("a", "b"), {"happy": "a", "sad": "b"})
     with pytest.raises(LabelError, match=r"'smug' \(8 clips\)"):
-        load(path)
+        load(path, scheme=mapping)
 
 
 # --- the features ----------------------------------------------------------------------------
