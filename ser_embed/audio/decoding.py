@@ -5,6 +5,7 @@
 
 import contextlib
 import hashlib
+import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +25,7 @@ _RATES = (1_000, 384_000)  # samples per second that a file may have: any other 
 _LFS_MARK = b"version https://git-lfs"
 _CUT_SECONDS = 0.1  # some programs' headers promise a little more than they write
 _UNKNOWN_LENGTH = 2**40  # samples; libsndfile's value for a length that the header leaves out
+_BEYOND_SECONDS = 0.5  # that a range may end after its file: tables round times
 _EXTRA_SECONDS = 0.05  # read beyond the clip, so that the resampler's filter has its right side
 
 
@@ -63,21 +65,38 @@ class AudioFile:
             and not path.is_dir()
         )  # fmt: skip
 
-    def read(self, seconds: float = 0.0, trim: bool = False) -> Clip:
+    def read(
+        self,
+        seconds: float = 0.0,
+        trim: bool = False,
+        start: float | None = None,
+        end: float | None = None,
+    ) -> Clip:
         """Read the file once: hash its bytes and decode the first `seconds` of it (0: all).
 
         With `trim` these are the first after leading silence, which may last 10 s.
 
+        Args:
+            seconds: Clip length; 0 for all.
+            trim: Whether silence before and after the sound is cut first.
+            start: Where the clip's part of the file begins, in seconds; None: the beginning.
+            end: Where it ends, in seconds; None: the end. But for `sha256` the result is that of
+                a file of this part alone.
+
         Raises:
-            AudioError: Also if it is cut short, under 400 samples, silent or not finite.
+            AudioError: Also if it is cut short, under 400 samples, silent or not finite, or if
+                the file ends before the part.
         """
         lead = LEAD_SECONDS if trim and seconds > 0 else 0.0
         with self._bytes() as file:
             sha256 = _hash(file)
             with self._sound(file) as (sound, total):
                 rate = sound.samplerate
+                first, total = self._part(start or 0.0, end, total, rate)
+                while first > 0 and (skipped := len(sound.read(min(first, rate), "float32"))):
+                    first -= skipped  # not by a seek, which ends elsewhere in lossy formats
                 wanted = int((seconds + lead + _EXTRA_SECONDS) * rate) + 1 if seconds > 0 else total
-                samples = sound.read(wanted, dtype="float32", always_2d=True)
+                samples = sound.read(min(total, wanted), dtype="float32", always_2d=True)
             self._check_length(len(samples), min(total, wanted), total, rate)
         self._check_finite(samples)
         mono = cut_clip(resample(to_mono(samples), rate), seconds, trim)
@@ -160,6 +179,20 @@ class AudioFile:
             raise AudioError(
                 f"{self.path}: can't be decoded ({reason}); is it really audio?"
             ) from error
+
+    def _part(self, start: float, end: float | None, total: int, rate: int) -> tuple[int, int]:
+        """Return the first sample of a part, and how many it has."""
+        length = total / rate
+        if not (0 <= start < math.inf) or (end is not None and not start < end < math.inf):
+            raise AudioError(f"{self.path}: from {start:g} to {end or 0:g} s is no range of time")
+        if (start and start >= length) or (end is not None and end > length + _BEYOND_SECONDS):
+            until = "its end" if end is None else f"{end:g} s"
+            raise AudioError(
+                f"{self.path}: the range from {start:g} s to {until} exceeds the file, which ends "
+                f"at {length:.2f} s"
+            )
+        first = round(start * rate)
+        return first, (total if end is None else min(total, round(end * rate))) - first
 
     def _check_length(self, found: int, wanted: int, total: int, rate: int) -> None:
         if not found:

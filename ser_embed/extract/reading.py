@@ -9,7 +9,7 @@ from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -76,8 +76,7 @@ def _hash(source: _Source) -> ReadClip:
 def _read(seconds: float, trim: bool, fill: str, seed: int, source: _Source) -> ReadClip:
     """Read one clip; a fault is returned, not raised."""
     try:
-        ranged: Any = {} if source.is_whole else {"start": source.start, "end": source.end}
-        clip = AudioFile(source.path).read(seconds, trim, **ranged)
+        clip = AudioFile(source.path).read(seconds, trim, source.start, source.end)
     except AudioError as error:
         fault = str(error).removeprefix(f"{source.path}: ")
         return ReadClip(_hash(source).sha256, fault=fault)

@@ -173,12 +173,13 @@ class Recordings(Labelled):
         settings = self.settings
         path = self.root / str(self.table["path"].iat[row])
         start, end = (self.table[name].to_numpy(float)[row] for name in ("start", "end"))
-        ranged: Any = {"start": start, "end": end or None} if start or end else {}
         if augment is None:
-            clip = AudioFile(path).read(settings.seconds, settings.trim, **ranged)
+            clip = AudioFile(path).read(settings.seconds, settings.trim, start, end or None)
         else:
             # Read long enough that what is sped up still has the clip's length, where it can.
-            clip = AudioFile(path).read(settings.seconds * _REACH, settings.trim, **ranged)
+            clip = AudioFile(path).read(
+                settings.seconds * _REACH, settings.trim, start, end or None
+            )
             seed = [settings.seed, epoch, int(clip.sha256[:16], 16)]
             clip = replace(clip, samples=augment(clip.samples, seed))
         return clip.fit(settings.seconds, settings.fill, settings.seed)

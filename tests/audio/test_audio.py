@@ -664,3 +664,40 @@ def test_reading_imports_neither_torch_nor_pandas(
     done = run("-c", LIGHT, write_tone(tmp_path / "clip.wav", rate=rate))
     assert done.returncode == 0, done.stderr
     assert not done.stdout.split()
+
+
+# --- a part of a file ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ending", [".wav", ".flac", ".mp3", ".ogg"])
+@pytest.mark.parametrize(("start", "end"), [(0.5, 1.25), (None, 0.75), (1.5, None), (0.0, 2.0)])
+def test_item_5_a_part_is_what_the_whole_has_there(
+    write_tone: Callable[..., Path], tmp_path: Path, ending: str, start: float | None,
+    end: float | None,
+) -> None:  # fmt: skip
+    path = write_tone(tmp_path / f"tone{ending}", 2.0)
+    whole, rate = AudioFile(path).read(), 16_000
+    part = AudioFile(path).read(start=start, end=end)
+    first, last = round((start or 0) * rate), None if end is None else round(end * rate)
+    assert np.array_equal(part.samples, whole.samples[first:last])
+    assert part.sha256 == whole.sha256
+    assert part.seconds == pytest.approx(len(part.samples) / rate)
+
+
+@pytest.mark.parametrize(("start", "end", "words"), [
+    (1.0, 1.0, "from 1 to 1 s is no range of time"), (-1.0, None, "from -1 to 0 s is no range"),
+    (float("nan"), None, "is no range of time"), (2.5, None, "from 2.5 s to its end exceeds"),
+    (0.5, 9.0, r"from 0.5 s to 9 s exceeds the file, which ends at 2\.00 s"),
+])  # fmt: skip
+def test_item_5_a_part_that_is_not_there_is_named(
+    write_tone: Callable[..., Path], tmp_path: Path, start: float, end: float | None, words: str
+) -> None:
+    with pytest.raises(AudioError, match=words):
+        AudioFile(write_tone(tmp_path / "tone.wav", 2.0)).read(start=start, end=end)
+
+
+def test_item_5_a_clip_of_a_part_does_not_reach_beyond_it(
+    write_tone: Callable[..., Path], tmp_path: Path
+) -> None:
+    path = write_tone(tmp_path / "tone.wav", 3.0)
+    assert len(AudioFile(path).read(3.0, trim=True, start=1.0, end=1.5).samples) <= 8_000

@@ -1,6 +1,5 @@
 """Stage 1 as its users run it: what is encoded, what is reused, what is said of bad clips."""
 
-import inspect
 import json
 import os
 import re
@@ -1057,9 +1056,6 @@ def test_item_3_in_a_table_the_sound_decides(both_formats: Path, go: Go) -> None
 # --- ranges of a file --------------------------------------------------------------------------
 
 
-@pytest.mark.skipif(
-    "start" not in inspect.signature(AudioFile.read).parameters, reason="reads whole files only"
-)
 def test_item_5_ranges_of_a_file_have_the_features_of_files_of_their_own(
     tmp_path: Path, tiny: str
 ) -> None:
