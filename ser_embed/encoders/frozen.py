@@ -85,6 +85,7 @@ def load_encoder(
 # What torch, CUDA's libraries and OpenVINO say, none of which has an error of its own for it.
 _NO_MEMORY = re.compile(
     r"out of memory|can't allocate memory|not enough memory|bad.?alloc|ALLOC_FAILED|"
+    r"could not create a (primitive|memory)|"  # oneDNN's words
     r"failed to allocate|cannot allocate|std::length_error",
     re.IGNORECASE,
 )

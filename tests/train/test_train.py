@@ -413,12 +413,26 @@ def test_a_file_name_that_is_no_text_does_not_end_a_run(tmp_path: Path, command:
         assert name.encode("utf-8", "surrogateescape") in Path(result["run"], table).read_bytes()
 
 
-def test_an_emotion_that_no_class_names_is_listed(tmp_path: Path, command: Command) -> None:
+def test_item_10_an_emotion_that_a_scheme_does_not_have_is_left_out_and_counted(
+    tmp_path: Path, command: Command
+) -> None:
+    write_store(tmp_path, emotions=("happy", "neutral", "sad", "smug"))
+    status, result, error = command(*options(tmp_path, tmp_path / "runs"))
+    assert status == 0, error
+    card = json.loads(Path(result["run"], "card.json").read_text())
+    assert card["left_out"] == {"smug": 8}
+
+
+def test_an_emotion_that_a_mapping_file_does_not_name_is_listed(
+    tmp_path: Path, command: Command
+) -> None:
     write_store(tmp_path, emotions=("happy", "smug", "sad"))
-    status, told, error = command(*options(tmp_path, tmp_path / "runs"))
+    mapping = tmp_path / "mine.csv"
+    mapping.write_text("emotion,label\nhappy,good\nsad,bad\n")
+    status, told, error = command(*options(tmp_path, tmp_path / "runs", "--labels", str(mapping)))
     assert status == 1
     assert "'smug' (8 clips)" in error
-    assert "--labels FILE.csv" in told["error"]
+    assert "smug" in told["error"]
     assert not (tmp_path / "runs").exists()
 
 
