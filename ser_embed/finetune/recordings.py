@@ -132,7 +132,10 @@ class Recordings(Labelled):
         kept = [(utterance, label) for utterance, label in pairs if label >= 0]
         left_out = Counter(utterance.emotion for utterance, label in pairs if label < 0)
         if not kept:
-            raise StoreError(f"the label scheme {scheme.name!r} leaves out every clip")
+            words = ", ".join(f"{word!r}" for word in sorted(left_out))
+            raise StoreError(
+                f"the label scheme {scheme.name!r} leaves out every clip: no class for {words}"
+            )
         rows, faults, seen = [], list(listing.faults), set()
         with Readers(workers) as readers:
             items = track(readers.read((u for u, _ in kept), settings),

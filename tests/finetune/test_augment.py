@@ -15,7 +15,7 @@ from test_endtoend import CLASSES, tiny_encoder
 from ser_embed.audio import AudioFile
 from ser_embed.corpora.labels import LabelScheme
 from ser_embed.corpora.listing import read_demo
-from ser_embed.errors import CorpusError, LabelError, MissingExtra, SerEmbedError
+from ser_embed.errors import CorpusError, LabelError, MissingExtra, SerEmbedError, StoreError
 from ser_embed.extract.encoding import spread
 from ser_embed.finetune.network import build_network
 from ser_embed.finetune.recipes import RECIPES, Augmentation, fill_in
@@ -215,9 +215,11 @@ def test_an_emotion_without_a_name_is_an_error(tmp_path: Path) -> None:
     from ser_embed.corpora.listing import read_csv
 
     (tmp_path / "x.csv").write_text("path,emotion\na.wav,gloomy\n")
-    with pytest.raises(LabelError, match="gloomy"):
-        Recordings.read(read_csv(tmp_path / "x.csv"), LabelScheme.load("emotion8"), SETTINGS,
-                        trained=True, workers=0, quiet=True)  # fmt: skip
+    (tmp_path / "labels.csv").write_text("emotion,label\nsad,sad\nangry,angry\n")
+    for scheme, error in (("emotion8", StoreError), (str(tmp_path / "labels.csv"), LabelError)):
+        with pytest.raises(error, match="gloomy"):
+            Recordings.read(read_csv(tmp_path / "x.csv"), LabelScheme.load(scheme), SETTINGS,
+                            trained=True, workers=0, quiet=True)  # fmt: skip
 
 
 def test_a_file_name_that_is_no_text(tmp_path: Path, write_tone: Callable[..., Path]) -> None:

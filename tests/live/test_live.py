@@ -732,6 +732,7 @@ def test_a_lost_device_is_waited_for(
             stack.start_pulse()
             with stack.playing(steady[0], jack=False):
                 terminal.read_until(rf"{steady[1].label} \d+%", timeout=90)
+                terminal.read_until(r"device lost 1")  # below: the label's frame may come in parts
                 frame = terminal.screen()
             terminal.press(b"q")
             status = terminal.wait()
