@@ -4,8 +4,8 @@ import hashlib
 from pathlib import Path
 
 __all__ = [
-    "BUNDLED_ENCODERS", "BUNDLED_HEADS", "DEFAULT_HEAD", "DEMO_CORPUS", "HEADS_LICENCE",
-    "changed_files",
+    "BUNDLED_ENCODERS", "BUNDLED_HEADS", "DEFAULT_HEAD", "DEMO_CORPUS", "DEMO_TITLE",
+    "HEADS_LICENCE", "changed_files",
 ]  # fmt: skip
 
 _HERE = Path(__file__).resolve().parent
@@ -18,6 +18,7 @@ BUNDLED_HEADS = _ARTIFACTS / "heads"
 DEFAULT_HEAD = "sentiment3"  # what classifies where nothing has been trained yet
 HEADS_LICENCE = "CC BY-NC-SA 4.0"  # of the heads in BUNDLED_HEADS, see the README there
 DEMO_CORPUS = _ARTIFACTS / "demo"  # synthetic clips: see ser_embed/demo.py
+DEMO_TITLE = "# Synthetic demo corpus"  # first line of the README.md of one, bundled or made
 
 
 def changed_files(folder: Path) -> list[str]:

@@ -220,7 +220,8 @@ def _run(
         with storage:
             outcome = command(parsed)
     except SerEmbedError as error:
-        return _fail(prog, str(error), parsed.json)
+        _fail(prog, str(error), parsed.json)
+        return error.status
     except BrokenPipeError:
         raise
     except OSError as error:

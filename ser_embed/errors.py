@@ -19,12 +19,15 @@ __all__ = [
     "SerEmbedError",
     "SplitError",
     "StoreError",
+    "UnknownCorpus",
     "WebError",
 ]
 
 
 class SerEmbedError(Exception):
     """Base of every error raised on purpose by this package."""
+
+    status = 1  # what a command ends with: 1 error, 2 wrong usage
 
 
 class LabelError(SerEmbedError):
@@ -33,6 +36,12 @@ class LabelError(SerEmbedError):
 
 class CorpusError(SerEmbedError):
     """A folder, file name or CSV that doesn't describe a corpus."""
+
+
+class UnknownCorpus(CorpusError):
+    """A corpus's name that is none."""
+
+    status = 2
 
 
 class AudioError(SerEmbedError):

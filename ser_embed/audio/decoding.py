@@ -5,6 +5,7 @@
 
 import contextlib
 import hashlib
+import logging
 import math
 import re
 from collections.abc import Iterator
@@ -16,10 +17,13 @@ import soundfile
 
 from ser_embed.audio.constants import AUDIO_ENDINGS
 from ser_embed.audio.cutting import LEAD_SECONDS, Clip, cut_clip
+from ser_embed.audio.finding import Found
 from ser_embed.audio.resampling import Resampler, resample, to_mono
 from ser_embed.errors import AudioError
 
 __all__ = ["AudioFile", "load_audio"]
+
+log = logging.getLogger(__name__)
 
 _RATES = (1_000, 384_000)  # samples per second that a file may have: any other is a broken header
 _LFS_MARK = b"version https://git-lfs"
@@ -48,22 +52,24 @@ class AudioFile:
     def find(root: Path) -> list[Path]:
         """Return the audio files under `root`, in any nesting and case of ending, sorted.
 
-        Hidden folders are left out: they hold unfinished or discarded files.
+        Links are followed. Folders that can't be read are named in a warning.
 
         Raises:
-            AudioError: `root` doesn't exist.
+            AudioError: `root` doesn't exist or can't be read.
         """
-        if root.is_file():
-            return [root] if root.suffix.lower() in AUDIO_ENDINGS else []
-        if not root.is_dir():
-            raise AudioError(f"{root}: no such folder or file")
-        return sorted(
-            path for path in root.rglob("*")
-            if path.suffix.lower() in AUDIO_ENDINGS
-            and not path.name.startswith("._")
-            and not any(part.startswith(".") for part in path.relative_to(root).parts[:-1])
-            and not path.is_dir()
-        )  # fmt: skip
+        found = AudioFile.search(root)
+        for path, reason in found.faults:
+            log.warning("%s: %s", path, reason)
+        return found.files
+
+    @staticmethod
+    def search(root: Path) -> Found:
+        """Return the audio files under `root`, what can't be looked into, and what else is there.
+
+        Raises:
+            AudioError: `root` doesn't exist or can't be read.
+        """
+        return Found.under(root)
 
     def read(
         self,

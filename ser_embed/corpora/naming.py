@@ -93,14 +93,30 @@ class Corpus:
     recording: Callable[[Fields], str] = lambda fields: ""
     aliases: Mapping[str, str] = field(default_factory=dict)
 
+    def _match(self, path: Path) -> re.Match[str] | None:
+        match = self.pattern.fullmatch(path.stem)
+        return match or self.pattern.fullmatch(f"{path.parent.name}/{path.stem}")
+
+    def key(self, path: Path) -> str:
+        """Return the name of the utterance, in upper case and without the file's modality."""
+        match = self._match(path)
+        if match is None:
+            return path.stem.upper()
+        name = match.string.upper()
+        return name[match.end("modality") :] if "modality" in match.groupdict() else name
+
+    def preference(self, stem: str) -> tuple[int, str]:
+        """Return what files of one utterance are sorted by: those of sound alone go first."""
+        known = "modality" in self.pattern.groupindex and stem[:2] in _MODALITIES
+        return _MODALITIES.index(stem[:2]) if known else 0, stem
+
     def parse(self, path: Path) -> Utterance | None:
         """Return the utterance that a path names, or None if the name isn't of this corpus.
 
         Raises:
             CorpusError: The name follows the rule but with a code the corpus doesn't have.
         """
-        match = self.pattern.fullmatch(path.stem)
-        match = match or self.pattern.fullmatch(f"{path.parent.name}/{path.stem}")
+        match = self._match(path)
         if match is None:
             return None
         fields = {name: (value or "").upper() for name, value in match.groupdict().items()}
@@ -147,12 +163,13 @@ def _urdu_recording(fields: Fields) -> str:
     return f"{fields['speaker']}-{fields['emotion']}{pair}"
 
 
+_MODALITIES = ("03", "01", "02")  # RAVDESS's sound alone, sound and picture, picture alone
 _RAVDESS_EMOTIONS = {
     "01": "neutral", "02": "calm", "03": "happy", "04": "sad",
     "05": "angry", "06": "fearful", "07": "disgust", "08": "surprised",
 }  # fmt: skip
 _RAVDESS_RULE = (
-    r"(?:01|02|03)-{channel}-(?P<emotion>\d\d)-(?P<intensity>\d\d)-(?P<text>\d\d)-\d\d-"
+    r"(?P<modality>01|02|03)-{channel}-(?P<emotion>\d\d)-(?P<intensity>\d\d)-(?P<text>\d\d)-\d\d-"
     r"(?P<speaker>\d\d)"
 )
 # CREMA-D's file names don't say who is a woman; these 43 of its 91 actors are

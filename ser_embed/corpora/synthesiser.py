@@ -19,6 +19,7 @@ import numpy as np
 import soundfile
 
 from ser_embed.audio import SAMPLE_RATE
+from ser_embed.bundled import DEMO_TITLE
 
 __all__ = ["ACTORS", "EMOTIONS", "INTENSITIES", "STATEMENTS", "synthesise", "write_demo_corpus"]
 
@@ -162,12 +163,12 @@ def write_demo_corpus(folder: Path, seed: int = 0) -> list[Path]:
             path, samples, SAMPLE_RATE, format="OGG", subtype="OPUS", compression_level=0.94
         )
         paths.append(path)
-    (folder / "README.md").write_text(_README.format(n=len(paths), seed=seed), encoding="utf-8")
+    readme = f"{DEMO_TITLE}\n{_README.format(n=len(paths), seed=seed)}"
+    (folder / "README.md").write_text(readme, encoding="utf-8")
     return sorted(paths)
 
 
 _README = """\
-# Synthetic demo corpus
 
 {n} clips of synthetic, speech-like nonsense syllables: eight emotions, two intensities, two
 statements, two repetitions, six voices; 16 kHz mono, Ogg Opus. The file names follow RAVDESS's

@@ -136,7 +136,7 @@ def extract_ray(listing: Listing, encoder: Encoder, config: ExtractConfig) -> di
         if url:  # the store of that name that is there, which may be another corpus's
             usual = settings.path(folder_of_index, listing.corpus)
             ShardFolder(f"{url}/{usual.name}", is_url=True).get_index(usual)
-        path = store_path(folder_of_index, settings, listing)
+        path, listing = store_path(folder_of_index, settings, listing)
         folder = ShardFolder(f"{url}/{path.name}" if url else str(path.absolute()), bool(url))
         with IndexWriter.open(
             path, settings, listing.corpus, listing.root,

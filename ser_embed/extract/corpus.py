@@ -105,7 +105,7 @@ def extract_listing(
             be used.
     """
     settings = settings_of(config, encoder)
-    path = store_path(config.features_dir, settings, listing)
+    path, listing = store_path(config.features_dir, settings, listing)
     started = time.perf_counter()
     demo = listing.synthetic
     with StoreWriter.open(

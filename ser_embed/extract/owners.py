@@ -17,12 +17,14 @@ log = logging.getLogger(__name__)
 COMPARED = 16  # clips whose bytes are compared
 
 
-def store_path(folder: Path, settings: FeatureSettings, listing: Listing) -> Path:
-    """Return the file of a corpus's features: `<folder>/<corpus>-<encoder>-<key>.h5`.
+def store_path(folder: Path, settings: FeatureSettings, listing: Listing) -> tuple[Path, Listing]:
+    """Return the file of a corpus's features, `<folder>/<corpus>-<encoder>-<key>.h5`, and the
+    listing.
 
     If that holds another corpus of the same name, from another root, eight digits of the root
-    follow the corpus's name. A corpus that was moved or copied, or of which a folder is named, is
-    the same one.
+    follow the corpus's name; those of a table are in the listing's names too, since its speakers
+    are other people. A corpus that was moved or copied, or of which a folder is named, is the
+    same one.
     """
     root = listing.root.resolve()
     digest = hashlib.sha256(str(root).encode("utf-8", "surrogateescape")).hexdigest()[:8]
@@ -31,9 +33,11 @@ def store_path(folder: Path, settings: FeatureSettings, listing: Listing) -> Pat
     if any(_files(own)) or not _is_of(path, listing, root):
         log.info("%s is of another corpus named %s: %s", path.name, listing.corpus, own.name)
         path = own
+        if listing.corpus not in CORPORA and not listing.synthetic:
+            listing = listing.renamed(f"{listing.corpus}-{digest}")
     if not any(_files(path)):
         _name_earlier(path, settings, listing.corpus)
-    return path
+    return path, listing
 
 
 def _files(path: Path) -> Iterator[Path]:

@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ser_embed.audio import AudioFile
-from ser_embed.bundled import DEMO_CORPUS
+from ser_embed.bundled import DEMO_CORPUS, DEMO_TITLE
 from ser_embed.corpora import __main__ as corpora
 from ser_embed.corpora.listing import (
     Listing,
@@ -163,7 +163,7 @@ def build(
         ending = AudioFile.ENDINGS[i % len(AudioFile.ENDINGS)]
         path = root / LAYOUTS[layout](clip.folder, clip.stem, ending)
         path.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(audio[ending], path)
+        path.write_bytes(audio[ending].read_bytes() + clip.stem.encode())  # no two are the same
         built[path] = clip
     return built
 
@@ -674,6 +674,217 @@ def test_no_csv_raises_anything_but_a_corpus_error(
         assert utterance.emotion
         assert utterance.part in ("", "train", "val", "test")
         assert "\0" not in str(utterance.path)
+
+
+# --- links, what can't be read, what contradicts ---------------------------------------------
+
+
+def test_item_4_links_to_folders_are_followed(tmp_path: Path, audio: dict[str, Path]) -> None:
+    build(tmp_path / "disk" / "urdu", CLIPS["urdu"], audio)
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "urdu").symlink_to(tmp_path / "disk" / "urdu")
+    (listing,) = discover(data)
+    assert len(listing.utterances) == len(CLIPS["urdu"])
+    assert all(u.path.is_relative_to(data / "urdu") for u in listing.utterances)
+    assert len(read_corpus(data / "urdu", "urdu").utterances) == len(CLIPS["urdu"])
+
+
+def test_item_4_half_of_the_folders_linked_is_the_whole_corpus(
+    tmp_path: Path, audio: dict[str, Path]
+) -> None:
+    built = build(tmp_path / "urdu", CLIPS["urdu"], audio)
+    for name in ("angry", "happy"):
+        (tmp_path / "urdu" / name).rename(tmp_path / name)
+        (tmp_path / "urdu" / name).symlink_to(tmp_path / name)
+    listing = read_corpus(tmp_path / "urdu", "urdu")
+    assert {u.path for u in listing.utterances} == set(built)
+
+
+def test_item_4_loops_double_ways_and_dead_links(tmp_path: Path, audio: dict[str, Path]) -> None:
+    root = tmp_path / "urdu"
+    built = build(root, CLIPS["urdu"], audio)
+    shutil.copyfile(audio[".wav"], tmp_path / "SM9_F9_A001.wav")  # above the root: not in it
+    (root / "0 again").symlink_to(root / "angry")  # sorts before what it leads to
+    (root / "loop").symlink_to(root)
+    (root / "angry" / "up").symlink_to(tmp_path)
+    (root / "round").symlink_to(root / "round")
+    (root / "Actor_09").symlink_to(tmp_path / "not mounted")
+    os.mkfifo(root / "SM1_F1_A001.wav")
+    listing = read_corpus(root, "urdu")
+    assert {u.path for u in listing.utterances} == set(built)
+    faults = {path.name: reason for path, reason in listing.faults}
+    assert set(faults) == {"Actor_09", "round", "SM1_F1_A001.wav"}
+    assert faults["Actor_09"] == f"a link to {tmp_path / 'not mounted'}, which isn't there"
+    assert faults["SM1_F1_A001.wav"] == "neither a file nor a folder"
+
+
+def test_item_4_a_corpus_on_a_disk_that_is_gone_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "ravdess").symlink_to(tmp_path / "gone")
+    with pytest.raises(CorpusError, match=r"ravdess: a link to .*gone, which isn't there"):
+        discover(tmp_path)
+
+
+def test_item_11_an_unreadable_folder_is_reported(
+    tmp_path: Path, audio: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built = build(tmp_path, CLIPS["urdu"], audio)
+    scan = os.scandir
+
+    def refuse(folder: Path) -> Any:
+        if Path(folder) == tmp_path / "angry":
+            raise PermissionError(13, "Permission denied")
+        return scan(folder)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    listing = read_corpus(tmp_path, "urdu")
+    assert {u.path for u in listing.utterances} == {
+        path for path in built if path.parent.name != "angry"
+    }
+    assert listing.faults == ((tmp_path / "angry", "the folder can't be read (Permission denied)"),)
+    with pytest.raises(CorpusError, match=r"angry: the folder can't be read .Permission denied."):
+        read_corpus(tmp_path / "angry", "urdu")
+
+
+def test_item_11_a_folder_of_no_audio_lists_what_it_holds(tmp_path: Path) -> None:
+    for name in ("a.docx", "b.docx", "notes.txt", "LICENCE"):
+        (tmp_path / name).write_text("no audio")
+    with pytest.raises(CorpusError, match=r"no audio file in it .*; it holds 2 .docx, 1 "):
+        listing_of(tmp_path, "ravdess", None)
+
+
+def test_item_11_the_one_corpus_of_a_folder_is_taken(
+    tmp_path: Path, audio: dict[str, Path]
+) -> None:
+    build(tmp_path, CLIPS["urdu"], audio)
+    for name in ("", "urdu", "URDU", " Urdu"):
+        assert listing_of(tmp_path, name, None) == read_corpus(tmp_path, "urdu")
+
+
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [("ravdes", "ravdess"), ("RAVDESS_songs", "ravdess-song"), ("cremma", "crema-d")],
+)
+def test_item_11_a_wrong_name_is_wrong_usage_and_the_nearest_is_offered(
+    tmp_path: Path, name: str, near: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert corpora.main([str(tmp_path), "--corpus", name]) == 2
+    assert f"Did you mean --corpus {near}?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["CREMA-D", "cremad", "Crema_D", "crema d"])
+def test_item_11_a_corpuss_name_is_known_in_any_spelling(
+    tmp_path: Path, audio: dict[str, Path], name: str
+) -> None:
+    build(tmp_path, CLIPS["crema-d"], audio)
+    assert listing_of(tmp_path, name, None).corpus == "crema-d"
+
+
+def test_item_11_a_demo_folder_of_ones_own_stays_synthetic(tmp_path: Path) -> None:
+    folder = tmp_path / "mine" / "ravdess"
+    shutil.copytree(DEMO_CORPUS / "Actor_03", folder / "Actor_03")
+    (folder / "README.md").write_text(f"{DEMO_TITLE}\nmade by me\n", encoding="utf-8")
+    for root in (folder, folder.parent, folder / "Actor_03"):
+        for name in ("", "ravdess", "demo"):
+            listing = listing_of(root, name, None)
+            assert (listing.corpus, listing.synthetic, len(listing.utterances)) == (
+                "demo",
+                True,
+                60,
+            )
+            assert {u.speaker for u in listing.utterances} == {"demo:03"}
+    (found,) = discover(tmp_path)
+    assert found.synthetic
+    clip = next(iter(found.utterances)).path
+    table = write_csv(tmp_path, f"path,emotion\n{clip},sad\n")
+    assert listing_of(None, "", table).synthetic
+    table.write_text(f"path,emotion\n{clip},sad\nreal.wav,sad\n")
+    with pytest.raises(CorpusError, match="synthetic demo corpus and others; they are never mixed"):
+        listing_of(None, "", table)
+
+
+def test_item_11_a_demo_folder_beside_a_corpus_is_left_out(
+    tmp_path: Path, audio: dict[str, Path]
+) -> None:
+    build(tmp_path / "speech", CLIPS["ravdess"], audio)
+    shutil.copytree(DEMO_CORPUS, tmp_path / "demo")
+    (listing,) = discover(tmp_path)
+    assert (listing.synthetic, len(listing.utterances)) == (False, len(CLIPS["ravdess"]))
+    assert len(listing_of(tmp_path, "ravdess", None).utterances) == len(CLIPS["ravdess"])
+
+
+@pytest.mark.parametrize("order", [("a", "b"), ("b", "a")])
+def test_item_9_equal_bytes_with_two_labels_are_reported_in_any_order(
+    tmp_path: Path, write_tone: Callable[..., Path], order: tuple[str, str]
+) -> None:
+    write_tone(tmp_path / "a.wav", seed=1)
+    shutil.copyfile(tmp_path / "a.wav", tmp_path / "b.wav")
+    shutil.copyfile(tmp_path / "a.wav", tmp_path / "c.wav")
+    write_tone(tmp_path / "d.wav", seed=2)  # as long, other samples
+    rows = [f"{order[0]}.wav,sad,anna", f"{order[1]}.wav,happy,anna", "d.wav,happy,bert"]
+    listing = listing_of(None, "", write_csv(tmp_path, "\n".join(["path,emotion,speaker", *rows])))
+    assert [u.path.name for u in listing.utterances] == ["d.wav"]
+    reason = "label conflict: a.wav, b.wav have the same bytes and 2 emotions (happy, sad)"
+    assert [(path.name, why) for path, why in listing.faults] == [
+        ("a.wav", reason), ("b.wav", reason)
+    ]  # fmt: skip
+    rows = ["a.wav,sad,anna", "b.wav,sad,bert", "c.wav,sad,"]
+    listing = listing_of(None, "", write_csv(tmp_path / "x", "path,emotion\nnone.wav,sad\n"))
+    assert len(listing.utterances) == 1  # a file that isn't there is the reader's to report
+    with pytest.raises(CorpusError, match=r"have the same bytes and 2 speakers"):
+        listing_of(None, "", write_csv(tmp_path, "\n".join(["path,emotion,speaker", *rows])))
+
+
+def test_item_9_ranges_of_one_file_are_no_conflict(
+    tmp_path: Path, write_tone: Callable[..., Path]
+) -> None:
+    write_tone(tmp_path / "a.wav", seed=1)
+    text = "path,emotion,start,end\na.wav,sad,0,0.5\na.wav,happy,0.5,1\na.wav,angry,,\n"
+    listing = listing_of(None, "", write_csv(tmp_path, text))
+    assert (len(listing.utterances), listing.faults) == (3, ())
+
+
+def test_item_9_one_name_with_other_bytes_is_a_conflict_and_copies_are_none(
+    tmp_path: Path, write_tone: Callable[..., Path]
+) -> None:
+    names = ["SM1_F1_A001.wav", "SM1_F1_H001.wav", "SM1_F1_N001.wav"]
+    for number, name in enumerate(names):
+        for folder in ("one", "two"):
+            write_tone(tmp_path / folder / name, seed=number)
+    write_tone(tmp_path / "two" / names[0], seed=9)
+    listing = listing_of(tmp_path, "urdu", None)
+    assert [u.path.name for u in listing.utterances] == [*names[1:], *names[1:]]  # kept once later
+    reason = (
+        f"name conflict: one/{names[0]}, two/{names[0]} have one name and other bytes; keep one "
+        "of them"
+    )
+    assert listing.faults == (
+        (tmp_path / "one" / names[0], reason), (tmp_path / "two" / names[0], reason)
+    )  # fmt: skip
+
+
+def test_item_9_ravdess_film_and_sound_are_one_utterance(
+    tmp_path: Path, write_tone: Callable[..., Path]
+) -> None:
+    for number, modality in enumerate(("01", "02", "03")):
+        write_tone(tmp_path / f"{modality}-01-04-01-01-01-10.wav", seed=number)
+    listing = listing_of(tmp_path, "ravdess", None)
+    assert [u.path.stem[:2] for u in listing.utterances] == ["03"]
+    assert {reason for _, reason in listing.faults} == {
+        "the same utterance as 03-01-04-01-01-01-10, which is kept"
+    }
+
+
+@pytest.mark.parametrize("corpus", ["ravdess", "tess", "urdu"])
+def test_item_9_the_real_corpora_hold_no_contradiction(shared: Path, corpus: str) -> None:
+    assert not listing_of(shared / "corpora" / corpus, corpus, None).faults
+
+
+def test_item_2_a_table_is_called_by_its_ending_too(tmp_path: Path) -> None:
+    (tmp_path / "metadata.csv").write_text("path,emotion,speaker\na.wav,sad,x\n")
+    (tmp_path / "metadata.tsv").write_text("path\temotion\tspeaker\na.wav\tsad\tx\n")
+    names = [read_csv(tmp_path / f"metadata.{e}").utterances[0].speaker for e in ("csv", "tsv")]
+    assert names == ["metadata:x", "metadata-tsv:x"]
 
 
 # --- which of the two ------------------------------------------------------------------------
