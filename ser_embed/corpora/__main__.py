@@ -30,29 +30,35 @@ def audit(listing: "Listing", quiet: bool = False) -> dict[str, Any]:
     """Decode every clip of a corpus.
 
     Returns:
-        `corpus`, `clips` that can be used, `hours`, `speakers`, how many clips there are by
+        `corpus`, `clips` that can be used, `hours`, `speakers`, how many clips are of an
+        `unnamed` one, how many clips there are by
         `genders`, `emotions`, `intensities` and `rates`, `duplicates` as pairs of paths with the
-        same bytes, and `faults`: the reason by path. Paths are relative to the corpus's folder.
+        same bytes, `long`: the seconds of each clip that is far longer than the others, by path,
+        and `faults`: the reason by path. Paths are relative to the corpus's folder.
     """
-    from ser_embed.audio import AudioFile  # takes a moment, which --help need not wait
+    from ser_embed.audio import SAMPLE_RATE, AudioFile  # takes a moment, too long for --help
 
-    faults, seconds = list(listing.faults), 0.0
+    faults, lengths = list(listing.faults), []
     usable: list[Utterance] = []
     rates: Counter[str] = Counter()
-    first: dict[str, Path] = {}  # by the hash of its bytes
+    first: dict[tuple[str, Any, Any], Utterance] = {}  # by the hash of its bytes, and the range
     duplicates = []
     for utterance in track(listing.utterances, f"read {listing.corpus}", "clip", quiet=quiet):
         path = utterance.path
         try:
-            clip = AudioFile(path).read()
+            start, end = utterance.start, utterance.end
+            times: Any = {} if start is end is None else {"start": start, "end": end}
+            clip = AudioFile(path).read(**times)
         except AudioError as error:
             faults.append((path, str(error).removeprefix(f"{path}: ")))
             continue
         usable.append(utterance)
-        seconds += clip.seconds
+        lengths.append(len(clip.samples) / SAMPLE_RATE)
         rates[f"{clip.rate} Hz x {clip.channels}"] += 1
-        if first.setdefault(clip.sha256, path) is not path:
-            duplicates.append((path, first[clip.sha256]))
+        earlier = first.setdefault((clip.sha256, start, end), utterance)
+        if earlier is not utterance:
+            duplicates.append((path, earlier.path))
+    longest = listing.longest_usual(lengths)
 
     def name(path: Path) -> str:
         return str(path.relative_to(listing.root) if path.is_relative_to(listing.root) else path)
@@ -60,13 +66,19 @@ def audit(listing: "Listing", quiet: bool = False) -> dict[str, Any]:
     return {
         "corpus": listing.corpus,
         "clips": len(usable),
-        "hours": round(seconds / 3600, 3),
+        "hours": round(sum(lengths) / 3600, 3),
         "speakers": len({u.speaker for u in usable if u.speaker}),
+        "unnamed": sum(not u.speaker for u in usable),
         "genders": dict(Counter(u.gender or "unknown" for u in usable)),
         "emotions": dict(Counter(u.emotion for u in usable)),
         "intensities": dict(Counter(u.intensity or "unspecified" for u in usable)),
         "rates": dict(rates),
         "duplicates": [[name(a), name(b)] for a, b in duplicates],
+        "long": {
+            name(u.path): round(length, 2)
+            for u, length in zip(usable, lengths, strict=True)
+            if length > longest
+        },
         "faults": {name(path): reason for path, reason in faults},
     }
 
@@ -78,6 +90,11 @@ def print_table(result: dict[str, Any]) -> None:
             lines = [f"{a} = {b}" for a, b in value]
         elif key == "faults":
             lines = [f"{path}: {reason}" for path, reason in value.items()]
+        elif key == "long":
+            lines = [
+                f"{path}: {seconds} s, far longer than the others"
+                for path, seconds in value.items()
+            ]
         else:
             counts = isinstance(value, dict)
             text = ", ".join(f"{k} {v}" for k, v in sorted(value.items())) if counts else value

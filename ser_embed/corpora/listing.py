@@ -3,6 +3,7 @@
 import difflib
 import logging
 import os
+import statistics
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -48,6 +49,14 @@ class Listing:
         if self.corpus == DEMO:
             return True
         return any(map(_is_synthetic, {utterance.path.parent for utterance in self.utterances}))
+
+    @staticmethod
+    def longest_usual(seconds: Sequence[float]) -> float:
+        """Return the seconds beyond which a clip is far longer than its corpus: five times the
+        median, and 5 s more at least. Such a file is often a whole session among its clips.
+        """
+        median = statistics.median(seconds) if len(seconds) else 0.0
+        return max(5 * median, median + 5.0)
 
     def renamed(self, corpus: str) -> "Listing":
         """Return the listing under another corpus's name, its speakers and recordings with it."""

@@ -21,4 +21,5 @@ class CorporaConfig(Options):
     """Which corpus the folder holds: ravdess, ravdess-song, tess, urdu, crema-d, emo-db, savee,
     nemo, or demo, which needs no folder."""
     csv: Path | None = None
-    """A CSV with the header path,emotion[,speaker,gender,intensity,split], instead of a folder."""
+    """A CSV with the header path,emotion[,speaker,gender,intensity,split,start,end], instead of a
+    folder."""

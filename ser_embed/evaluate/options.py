@@ -34,7 +34,7 @@ class EvaluateConfig(Options):
     corpus: str = ""
     """Which it is: ravdess, tess, ..., or demo."""
     csv: Path | None = None
-    """A CSV with the header path,emotion[,speaker,gender,intensity] instead."""
+    """A CSV with the header path,emotion[,speaker,gender,intensity,start,end] instead."""
     features_dir: Path = FEATURES_DIR
     """Where the run's own stores are looked for."""
     out: Path | None = None
@@ -63,7 +63,7 @@ class CrossCorpusConfig(Options):
     stores: Annotated[tuple[Path, ...], tyro.conf.Positional] = ()
     """Stores of two corpora or more."""
     labels: str = "sentiment3"
-    """What all labels are mapped to: sentiment3, emotion4, emotion8, intensity21, or a file."""
+    """What all labels are mapped to: sentiment3, emotion4, emotion8, intensity21, own, or a file."""
     split: Literal["kfold", "loso", "speaker"] = "kfold"
     """How a corpus is tested within itself; speakers are never on both sides."""
     head: str | None = None
@@ -132,13 +132,13 @@ class CompareConfig(Options):
     corpus: str = ""
     """ravdess, ravdess-song, tess, urdu, crema-d, emo-db, savee, nemo, or demo."""
     csv: Path | None = None
-    """A CSV with the header path,emotion[,speaker,gender,intensity,split] instead."""
+    """A CSV with the header path,emotion[,speaker,gender,intensity,split,start,end] instead."""
     limit: int = 0
     """Only so many clips, spread evenly over the corpus; 0 for all."""
     models: tuple[str, ...] = MODELS
     """Which, in the table's order. Without a GPU mini:finetuned takes one hour, mini:conv more."""
     labels: str = "sentiment3"
-    """sentiment3, emotion4, emotion8, intensity21, or a mapping file."""
+    """sentiment3, emotion4, emotion8, intensity21, own (the clips' own words), or a mapping file."""
     split: str = "speaker"
     """random, speaker, kfold, loso, given, or folds:FILE."""
     epochs: int | None = None

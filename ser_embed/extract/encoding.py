@@ -3,8 +3,10 @@
 Both ways of extraction, in one process and on a cluster, encode and count by this.
 """
 
+import heapq
 import logging
 import sys
+from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from ser_embed.audio import SAMPLE_RATE
+from ser_embed.audio import SAMPLE_RATE, AudioFile
 from ser_embed.corpora import Listing, Utterance
 from ser_embed.encoders import Encoder
-from ser_embed.errors import CorpusError, OutOfMemory
+from ser_embed.errors import AudioError, CorpusError, OutOfMemory
 from ser_embed.extract.options import ExtractConfig
 from ser_embed.extract.reading import ReadClip
 from ser_embed.store import LEFT_OUT, ClipRow, EncodedClip, FeatureSettings, StoreWriter
@@ -138,6 +140,13 @@ def _unfit(features: np.ndarray, dtype: str) -> str:
     return f"the encoder's output is beyond {dtype}; store it with --dtype float32"
 
 
+def _hash(path: Path) -> str:
+    try:
+        return AudioFile(path).sha256()
+    except AudioError:
+        return ""
+
+
 def spread(utterances: Sequence[Utterance], limit: int) -> Sequence[Utterance]:
     """Return `limit` clips at even distances, so that every speaker and emotion is among them."""
     if limit <= 0 or limit >= len(utterances):
@@ -162,8 +171,12 @@ class Tally:
         self.listing, self.writer = listing, writer
         self.encoded = self.reused = self.copies = self.failed = self.left_out = 0
         self.first_faults: list[tuple[Path, str]] = []
+        self.seconds = array("d")  # of each clip
+        self.longest: list[tuple[float, str]] = []
         for path, reason in listing.faults:  # some have no place in the corpus at all
-            self.fail(Utterance(path, listing.corpus, "", "", ""), reason)
+            # What was stored of a file that is left out now, for its label, must not be kept.
+            sha256 = _hash(path) if writer.known else ""
+            self.fail(Utterance(path, listing.corpus, "", "", ""), reason, sha256)
 
     def is_new(self, row: ClipRow) -> bool:
         """Return whether a clip comes for the first time; downloads often hold it twice.
@@ -193,6 +206,7 @@ class Tally:
         self.writer.record(row)
         if row.is_stored:
             self.encoded += 1
+            self._measure(row)
             return
         self.failed += 1
         if len(self.first_faults) < LISTED_FAULTS:
@@ -206,7 +220,13 @@ class Tally:
         """Count a clip that is stored already; all but its length is in the row."""
         seconds = self.writer.known[row.identity].row.seconds
         self.writer.record(replace(row, seconds=seconds))
+        self._measure(replace(row, seconds=seconds))
         self.reused += 1
+
+    def _measure(self, row: ClipRow) -> None:
+        self.seconds.append(row.seconds)
+        push = heapq.heappush if len(self.longest) < LISTED_FAULTS else heapq.heappushpop
+        push(self.longest, (row.seconds, row.path))
 
     def finish(self, prune: bool, partial: bool) -> dict[str, int]:
         """Write the finished file; see `StoreWriter.finish`.
@@ -241,6 +261,13 @@ class Tally:
                 "%s: %s; each utterance is kept once",
                 self.left_out, self.first_left_out.path, self.first_left_out.reason,
             )  # fmt: skip
+        usual = Listing.longest_usual(self.seconds)
+        for seconds, clip_path in sorted(self.longest, reverse=True):
+            if seconds > usual:
+                log.warning(
+                    "%s: %.1f s, far longer than the others of %s; is it a clip or a whole "
+                    "recording?", clip_path, seconds, self.listing.corpus,
+                )  # fmt: skip
         if kept:
             log.info(
                 "%d clips of earlier runs are not in %s any more and are kept; --prune drops them",

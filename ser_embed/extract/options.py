@@ -33,7 +33,7 @@ class ExtractConfig(Options):
     corpus: str = ""
     """ravdess, ravdess-song, tess, urdu, crema-d, emo-db, savee, nemo, or demo."""
     csv: Path | None = None
-    """A CSV with the header path,emotion[,speaker,gender,intensity,split] instead."""
+    """A CSV with the header path,emotion[,speaker,gender,intensity,split,start,end] instead."""
     limit: int = 0
     """Only so many clips, spread evenly over the corpus; 0 for all."""
 

@@ -56,9 +56,9 @@ class FinetuneConfig(Options):
     corpus: str = ""
     """ravdess, ravdess-song, tess, urdu, crema-d, emo-db, savee, nemo, or demo."""
     csv: Path | None = None
-    """A CSV with the header path,emotion[,speaker,gender,intensity,split] instead."""
+    """A CSV with the header path,emotion[,speaker,gender,intensity,split,start,end] instead."""
     labels: str | None = None
-    """sentiment3, emotion4, emotion8, intensity21, or a mapping file."""
+    """sentiment3, emotion4, emotion8, intensity21, own (the clips' own words), or a mapping file."""
     split: str = "speaker"
     """random (the recipes' own), speaker, kfold, loso, loco, given, or folds:FILE."""
     limit: int = 0

@@ -6,7 +6,6 @@ keep every person on one side, and all clips of one recording: who shares a reco
 somebody stays with them, and a person in two corpora is one.
 """
 
-import csv
 import logging
 import warnings
 from collections.abc import Callable
@@ -17,6 +16,7 @@ import pandas as pd
 from sklearn.model_selection import StratifiedGroupKFold, train_test_split
 
 from ser_embed.errors import SplitError
+from ser_embed.splits.folds import read_folds
 from ser_embed.splits.names import SPLITS
 from ser_embed.splits.people import Split, groups_of
 
@@ -202,27 +202,8 @@ def _given(clips: pd.DataFrame, seed: int) -> list[Split]:
 def _folds(file: str, clips: pd.DataFrame, seed: int) -> list[Split]:
     """A published list: CSV with a `file` column and one column a fold, of train and test."""
     path = Path(file)
-    try:
-        rows = list(csv.DictReader(path.read_text(encoding="utf-8-sig").splitlines()))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise SplitError(f"{path}: can't be read ({error})") from error
-    names = [name for name in (rows[0] if rows else {}) if name and name.startswith("fold")]
-    if not names or "file" not in rows[0]:
-        raise SplitError(f"{path}: needs the header file,...,fold_1[,fold_2...] and rows under it")
-    listed = {Path(row["file"] or "").name.lower(): row for row in rows}
-    found = [
-        listed.get(Path(p).stem.lower()) or listed.get(Path(p).name.lower()) for p in clips["path"]
-    ]
-    missing = found.count(None)
-    if missing == len(clips):
-        raise SplitError(
-            f"{path}: names none of the {len(clips)} clips, such as {clips['path'].iat[0]}"
-        )
-    if missing:
-        log.info("%d clips are not in %s and are left out", missing, path)
     splits = []
-    for name in names:
-        part = np.array([(row[name] or "").strip().lower() if row else "" for row in found])
+    for name, part in read_folds(path, clips).items():
         train, val, test = (np.flatnonzero(part == kind) for kind in ("train", "val", "test"))
         if not len(train) or not len(test):
             raise SplitError(f"{path}: {name} needs clips marked train and clips marked test")

@@ -939,9 +939,9 @@ def test_the_command_prints_the_table(
     assert "Traceback" not in done.stderr
     lines = [line.split(maxsplit=1) for line in done.stdout.splitlines()]
     table = {line[0]: line[1] for line in lines}
-    assert list(table)[:10] == [
-        "corpus", "clips", "hours", "speakers", "genders", "emotions", "intensities", "rates",
-        "duplicates", "SM1_F1_A002.wav",
+    assert list(table)[:12] == [
+        "corpus", "clips", "hours", "speakers", "unnamed", "genders", "emotions", "intensities",
+        "rates", "duplicates", "SM1_F1_A002.wav", "long",
     ]  # fmt: skip
     assert table["clips"] == "4"
     assert table["hours"] == "0.002"
@@ -963,10 +963,23 @@ def test_the_command_ends_with_one_json_object(
     assert set(faults) == {"SM1_F1_A003.wav", "SM1_F1_A004.wav", "holiday.wav"}
     assert result.pop("duplicates") == [["SM1_F1_A002.wav", str(Path("Angry", "SM1_F1_A001.wav"))]]
     assert result == {
-        "corpus": "urdu", "clips": 4, "hours": 0.002, "speakers": 2,
+        "corpus": "urdu", "clips": 4, "hours": 0.002, "speakers": 2, "unnamed": 0, "long": {},
         "genders": {"male": 2, "female": 2}, "emotions": {"angry": 2, "sad": 2},
         "intensities": {"unspecified": 4}, "rates": {"16000 Hz x 1": 3, "44100 Hz x 2": 1},
     }  # fmt: skip
+
+
+def test_item_16_a_clip_far_longer_than_its_corpus_is_named(
+    tmp_path: Path, write_tone: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in range(1, 6):
+        write_tone(tmp_path / f"SM1_F1_A00{number}.wav", seconds=3.0, seed=number)
+    write_tone(tmp_path / "SM1_F1_A006.wav", seconds=60.0, seed=6)
+    assert corpora.main([str(tmp_path), "--json"]) == 0
+    result = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert result["long"] == {"SM1_F1_A006.wav": 60.0}
+    assert corpora.main([str(tmp_path)]) == 0
+    assert "SM1_F1_A006.wav: 60.0 s, far longer than the others" in capsys.readouterr().out
 
 
 def test_the_command_finds_the_two_ravdess_files_that_are_one(

@@ -777,6 +777,54 @@ def test_wrong_usage(arguments: list[str], capsys: pytest.CaptureFixture[str]) -
     assert "Traceback" not in capsys.readouterr().err
 
 
+def test_item_2_two_tables_of_one_name_have_stores_and_speakers_of_their_own(
+    tmp_path: Path, go: Go, write_tone: Callable[..., Path]
+) -> None:
+    stores = []
+    for seed, folder in enumerate("ABA"):
+        write_tone(tmp_path / folder / "one.wav", seed=seed % 2)
+        table = write_csv(
+            tmp_path / folder / "metadata.csv", ["path,emotion,speaker", "one.wav,sad,anna"]
+        )
+        stores.append(go(None, csv=table).result["store"])
+    assert stores[0] == stores[2] != stores[1]
+    speakers = set()
+    for path in stores[:2]:
+        with FeatureStore(path) as store:
+            (row,) = store.rows
+            speakers.add(row.speaker)
+            assert row.speaker == f"{row.corpus}:anna"
+    assert len(speakers) == 2
+
+
+def test_item_9_a_clip_whose_label_is_in_conflict_now_is_not_kept_with_the_old_one(
+    tmp_path: Path, go: Go, write_tone: Callable[..., Path]
+) -> None:
+    for seed, name in enumerate("abc"):
+        write_tone(tmp_path / f"{name}.wav", seed=seed)
+    rows = ["path,emotion", "a.wav,sad", "b.wav,sad", "c.wav,happy"]
+    go(None, csv=write_csv(tmp_path / "mine.csv", rows))
+    outcome = go(None, csv=write_csv(tmp_path / "mine.csv", [*rows, "a.wav,happy"]))
+    assert counts(outcome) == (3, 0, 2, 1)
+    with FeatureStore(outcome.result["store"]) as store:
+        found = {row.path: row.reason for row in store.rows}
+    assert found == {
+        "a.wav": "label conflict: lines 2 and 5 give it 2 emotions, happy and sad",
+        "b.wav": "", "c.wav": "",
+    }  # fmt: skip
+
+
+def test_item_16_a_clip_far_longer_than_its_corpus_is_in_the_report(
+    tmp_path: Path, go: Go, write_tone: Callable[..., Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    for number in range(4):
+        write_tone(
+            tmp_path / f"SM1_F1_A00{number}.wav", seconds=60 if number == 3 else 2, seed=number
+        )
+    go(tmp_path, corpus="urdu")
+    assert "SM1_F1_A003.wav: 60.0 s, far longer than the others of urdu" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from ser_embed.corpora.labels import SCHEMES
 from ser_embed.corpora.listing import read_corpus
 from ser_embed.errors import SplitError
+from ser_embed.splits.folds import read_folds
 from ser_embed.splits.names import SPLITS
 from ser_embed.splits.people import Split, audit
 from ser_embed.splits.rules import make_splits, rotations
@@ -327,6 +328,45 @@ def test_folds_name_files_with_their_ending_and_leave_out_the_rest(tmp_path: Pat
     assert speakers(clips, split.train) == {"a:02"}
 
 
+def folds_of(tmp_path: Path, paths: list[str], lines: list[str]) -> np.ndarray:
+    """The part of each of some clips by a list of one fold."""
+    file = tmp_path / "list.csv"
+    file.write_text("\n".join(["file,fold_1", *lines]))
+    clips = make_clips({"a": 4}).iloc[: len(paths)].assign(path=paths)
+    return read_folds(file, clips)["fold_1"]
+
+
+def test_item_21_folds_are_matched_by_relative_path_first(tmp_path: Path) -> None:
+    paths = ["ann/001.wav", "bob/001.wav", "cid/001.wav"]
+    lines = ["bob/001.wav,test", "ann\\001,train"]
+    assert folds_of(tmp_path, paths, lines).tolist() == ["train", "test", ""]
+    paths = [f"data/{path}" for path in paths]
+    assert folds_of(tmp_path, paths, lines).tolist() == ["train", "test", ""]
+    assert folds_of(tmp_path, ["x/001.wav"], ["audio/001.mp3,test"]).tolist() == ["test"]
+    both = ["x/001.wav", "x/001.mp3"]
+    assert folds_of(tmp_path, both, ["001.wav,train", "001.mp3,test"]).tolist() == ["train", "test"]
+
+
+def test_item_21_an_ambiguous_stem_is_an_error_that_says_so(tmp_path: Path) -> None:
+    paths = ["ann/001.wav", "bob/001.wav"]
+    with pytest.raises(SplitError, match=r"line 2: the name is ambiguous: .*ann/001.wav, bob/001"):
+        folds_of(tmp_path, paths, ["001,train"])
+    with pytest.raises(SplitError, match=r"ann/001.wav is ambiguous: lines 2 and 3 are"):
+        folds_of(tmp_path, paths[:1], ["x/001,train", "y/001,test"])
+    assert folds_of(tmp_path, paths[:1], ["x/001,train", "y/001,train"]).tolist() == ["train"]
+
+
+@pytest.mark.parametrize("word", ["val", "valid", "validation", "dev", " DEV ", "Validation"])
+def test_item_21_words_for_validation(tmp_path: Path, word: str) -> None:
+    paths, lines = ["a.wav", "b.wav", "c.wav"], [f"a,{word}", "b,train", "c,"]
+    assert folds_of(tmp_path, paths, lines).tolist() == ["val", "train", ""]
+
+
+def test_item_21_an_unknown_word_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(SplitError, match=r"a: fold_1 is 'eval', which is none of train, val .dev"):
+        folds_of(tmp_path, ["a.wav"], ["a,eval"])
+
+
 # --- refusals --------------------------------------------------------------------------------
 
 
@@ -378,16 +418,17 @@ def test_given_without_marks_says_where_they_belong() -> None:
     [
         (None, "can't be read"),
         ("", "needs the header file"),
+        ("file,Fold 1,fold_1\na-00-0-0,train,test\n", "two columns .* are called 'fold_1'"),
         ("file,fold_1\n", "needs the header file.*rows under it"),
         ("file,part\na-00-0-0,train\n", "needs the header file"),
-        ("name,fold_1\na-00-0-0,train\n", "needs the header file"),
+        ("who,fold_1\na-00-0-0,train\n", "needs the header file"),
         ("file,fold_1\nother,train\n", "names none of the 48 clips, such as a-00-0-0.wav"),
         ("file,fold_1\na-00-0-0,train\n", "fold_1 needs clips marked train and clips marked test"),
         ("fold_1,file\ntrain\n", "names none of the 48 clips"),
         ("file,fold_1\n" + "x" * 200_000 + ",train\n", "can't be read"),
     ],
-    ids=["no file", "empty", "no rows", "no fold", "no file column", "none", "no test", "short row",
-         "huge field"],
+    ids=["no file", "empty", "fold twice", "no rows", "no fold", "no file column", "none",
+         "no test", "short row", "huge field"],
 )  # fmt: skip
 def test_a_bad_fold_list_is_named(tmp_path: Path, text: str | None, message: str) -> None:
     file = tmp_path / "list.csv"
