@@ -63,7 +63,7 @@ class CrossCorpusConfig(Options):
     stores: Annotated[tuple[Path, ...], tyro.conf.Positional] = ()
     """Stores of two corpora or more."""
     labels: str = "sentiment3"
-    """What all labels are mapped to: sentiment3, emotion4, emotion8, intensity21, own, or a file."""
+    """What labels are mapped to: sentiment3, emotion4, emotion8, intensity21, own, or a file."""
     split: Literal["kfold", "loso", "speaker"] = "kfold"
     """How a corpus is tested within itself; speakers are never on both sides."""
     head: str | None = None
@@ -138,7 +138,7 @@ class CompareConfig(Options):
     models: tuple[str, ...] = MODELS
     """Which, in the table's order. Without a GPU mini:finetuned takes one hour, mini:conv more."""
     labels: str = "sentiment3"
-    """sentiment3, emotion4, emotion8, intensity21, own (the clips' own words), or a mapping file."""
+    """sentiment3, emotion4, emotion8, intensity21, own (the clips' words), or a mapping file."""
     split: str = "speaker"
     """random, speaker, kfold, loso, given, or folds:FILE."""
     epochs: int | None = None

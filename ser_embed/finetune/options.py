@@ -58,7 +58,7 @@ class FinetuneConfig(Options):
     csv: Path | None = None
     """A CSV with the header path,emotion[,speaker,gender,intensity,split,start,end] instead."""
     labels: str | None = None
-    """sentiment3, emotion4, emotion8, intensity21, own (the clips' own words), or a mapping file."""
+    """sentiment3, emotion4, emotion8, intensity21, own (the clips' words), or a mapping file."""
     split: str = "speaker"
     """random (the recipes' own), speaker, kfold, loso, loco, given, or folds:FILE."""
     limit: int = 0

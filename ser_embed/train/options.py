@@ -45,7 +45,7 @@ class TrainConfig(Options):
     features_dir: Path = FEATURES_DIR
     """Where stores are looked for."""
     labels: str = "sentiment3"
-    """sentiment3, emotion4, emotion8, intensity21, own (the clips' own words), or a mapping file."""
+    """sentiment3, emotion4, emotion8, intensity21, own (the clips' words), or a mapping file."""
     split: str = "speaker"
     """random, speaker, kfold, loso, loco, given (the CSV's split column), or folds:FILE."""
     head: str | None = None
