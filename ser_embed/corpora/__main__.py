@@ -63,6 +63,9 @@ def audit(listing: "Listing", quiet: bool = False) -> dict[str, Any]:
     def name(path: Path) -> str:
         return str(path.relative_to(listing.root) if path.is_relative_to(listing.root) else path)
 
+    by_path: dict[str, list[str]] = {}  # of which a file has one a time range
+    for path, reason in faults:
+        by_path.setdefault(name(path), []).append(reason)
     return {
         "corpus": listing.corpus,
         "clips": len(usable),
@@ -79,7 +82,7 @@ def audit(listing: "Listing", quiet: bool = False) -> dict[str, Any]:
             for u, length in zip(usable, lengths, strict=True)
             if length > longest
         },
-        "faults": {name(path): reason for path, reason in faults},
+        "faults": {path: "; ".join(reasons) for path, reasons in by_path.items()},
     }
 
 

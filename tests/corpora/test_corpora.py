@@ -969,6 +969,19 @@ def test_the_command_ends_with_one_json_object(
     }  # fmt: skip
 
 
+def test_item_5_the_command_reads_ranges_and_names_every_one_that_is_none(
+    tmp_path: Path, write_tone: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_tone(tmp_path / "a.wav", seconds=6.0)
+    text = "path,emotion,start,end\na.wav,sad,0,3\na.wav,happy,3,6\na.wav,sad,5,4\na.wav,sad,1,99\n"
+    assert corpora.main(["--csv", str(write_csv(tmp_path, text)), "--json"]) == 3
+    result = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (result["clips"], result["hours"], result["duplicates"]) == (2, 0.002, [])
+    first, second = result["faults"]["a.wav"].split("; ")
+    assert first == "line 4: it ends at 4 s and starts at 5 s"
+    assert "from 1 s to 99 s exceeds the file" in second
+
+
 def test_item_16_a_clip_far_longer_than_its_corpus_is_named(
     tmp_path: Path, write_tone: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
