@@ -142,7 +142,7 @@ def _unfit(features: np.ndarray, dtype: str) -> str:
 
 def _hash(path: Path) -> str:
     try:
-        return AudioFile(path).sha256()
+        return AudioFile(path).sha256() if path.is_file() else ""  # a pipe would be waited for
     except AudioError:
         return ""
 
@@ -174,9 +174,8 @@ class Tally:
         self.seconds = array("d")  # of each clip
         self.longest: list[tuple[float, str]] = []
         for path, reason in listing.faults:  # some have no place in the corpus at all
-            # What was stored of a file that is left out now, for its label, must not be kept.
-            sha256 = _hash(path) if writer.known else ""
-            self.fail(Utterance(path, listing.corpus, "", "", ""), reason, sha256)
+            # By its hash: what was stored of a file that is left out now must not be kept.
+            self.fail(Utterance(path, listing.corpus, "", "", ""), reason, _hash(path))
 
     def is_new(self, row: ClipRow) -> bool:
         """Return whether a clip comes for the first time; downloads often hold it twice.
