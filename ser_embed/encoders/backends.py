@@ -58,7 +58,7 @@ class TorchBackend:
             samples = torch.from_numpy(waveforms)
             if self.device.type == "cuda":
                 samples = samples.pin_memory()  # or the copy would wait for what runs before it
-            samples = samples.to(self.device, self.dtype, non_blocking=True)
+            samples = samples.to(self.device, non_blocking=True)
             valid = None if mask is None else torch.from_numpy(mask).to(self.device)
             return self.network(samples, valid).float().cpu().numpy()
 
@@ -81,6 +81,8 @@ class OpenVINOBackend:
         import openvino
 
         self.core = openvino.Core()
+        # OpenVINO would round a spectrogram to bf16 too: torch computes it in fp32, in front.
+        self.front, network = _parts(network.eval()) if precision == "bf16" else (None, network)
         self.network = network.eval()
         if precision == "bf16":
             _widen_groups(self.network)
@@ -95,14 +97,18 @@ class OpenVINOBackend:
 
     def __call__(self, waveforms: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
         """See `Backend`."""
-        masked = mask is not None
+        inputs = [waveforms] if mask is None else [waveforms, mask]
+        if self.front is not None:
+            with torch.inference_mode():
+                parts = self.front(*map(torch.from_numpy, inputs))
+            inputs = [part.numpy() for part in parts if part is not None]
+        masked = mask is not None and len(inputs) > 1
         with self.lock:
             if masked not in self.compiled:
                 model = self._kept(masked)
                 if model is None:
                     model = self._converted(masked)
                 self.compiled[masked] = self.core.compile_model(model, "CPU", self.hints)
-            inputs = [waveforms] if mask is None else [waveforms, mask]
             return self.compiled[masked](inputs)[0]
 
     def _kept_at(self, masked: bool) -> Path:
@@ -127,13 +133,13 @@ class OpenVINOBackend:
 
         # Two different lengths, so that tracing can't take the batch or the length for constant.
         noise = torch.randn(2, 16_000, generator=torch.Generator().manual_seed(0))
-        example: tuple[torch.Tensor, ...] = (noise,)
-        shapes: list[Any] = [openvino.PartialShape([-1, -1])]
-        if masked:
-            valid = torch.ones(2, 16_000, dtype=torch.bool)
-            valid[1, 12_000:] = False
-            example += (valid,)
-            shapes *= 2
+        valid = torch.ones(2, 16_000, dtype=torch.bool)
+        valid[1, 12_000:] = False
+        example: tuple[torch.Tensor, ...] = (noise, valid) if masked else (noise,)
+        if self.front is not None:
+            example = tuple(part for part in self.front(*example) if part is not None)
+        # Of waveforms (B, S) and spectrograms (B, n_mels, T) only the bands are fixed.
+        shapes = [openvino.PartialShape([-1, *part.shape[1:-1], -1]) for part in example]
         with torch.inference_mode(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # tracing remarks on every branch that it freezes
             model = openvino.convert_model(self.network, example_input=example, input=shapes)
@@ -156,6 +162,12 @@ class OpenVINOBackend:
                 written.rename(target)
         except (OSError, RuntimeError) as error:
             log.info("%s: the converted network can't be kept (%s)", target, error)
+
+
+def _parts(network: nn.Module) -> tuple[nn.Module | None, nn.Module]:
+    """Return a network's spectrogram and what comes behind it, if it has one."""
+    front = getattr(network, "front", None)
+    return front, getattr(network, "back", network) if front is not None else network
 
 
 _WIDE = 32  # channels of a group
@@ -198,7 +210,7 @@ def _merge_groups(conv: nn.Conv1d, n: int) -> nn.Conv1d:
     return merged.requires_grad_(False)
 
 
-_CONVERSION = 1  # version of what is converted: the wrapping of the network, its inputs
+_CONVERSION = 2  # version of what is converted: the wrapping of the network, its inputs
 
 
 def _digests(folder: Path) -> dict[str, str]:

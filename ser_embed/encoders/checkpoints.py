@@ -8,7 +8,7 @@ import hashlib
 import json
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -18,19 +18,22 @@ import numpy as np
 import torch
 import torchaudio
 import transformers
+from safetensors import safe_open
 from torch import nn
+from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from ser_embed.audio import SAMPLE_RATE
 from ser_embed.bundled import BUNDLED_ENCODERS, changed_files
 from ser_embed.encoders.logmel import HOP, WINDOW, LogMel
 from ser_embed.encoders.registry import ENCODERS, Layer
+from ser_embed.encoders.whisper import HOP_SAMPLES, WINDOW_SAMPLES, WhisperStates
 from ser_embed.errors import EncoderError
 
 __all__ = ["Checkpoint", "fingerprint", "load_checkpoint"]
 
 log = logging.getLogger(__name__)
 
-_FAMILIES = ("wav2vec2", "hubert", "wavlm")
+_FAMILIES = ("wav2vec2", "hubert", "wavlm", "whisper")
 
 
 # --- loading ---------------------------------------------------------------------------------
@@ -42,8 +45,7 @@ class Checkpoint:
 
     Attributes:
         model: transformers' or torchaudio's model, all layers, or the spectrogram.
-        kernels: Kernel of each convolution.
-        strides: Stride of each convolution.
+        n_frames: From a clip's samples to its frames.
         n_layers: Number of transformer layers.
         masks: Whether padding with a mask leaves a clip's output unchanged.
         do_normalize: Whether the input is scaled to zero mean and unit variance.
@@ -53,13 +55,12 @@ class Checkpoint:
     """
 
     model: nn.Module
-    kernels: tuple[int, ...]
-    strides: tuple[int, ...]
+    n_frames: Callable[[int], int]
     n_layers: int
     masks: bool
     do_normalize: bool
     trained: bool
-    library: Literal["transformers", "torchaudio", "spectrum"] = "transformers"
+    library: Literal["transformers", "whisper", "torchaudio", "spectrum"] = "transformers"
     facts: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -92,14 +93,35 @@ def _facts(config: Any) -> dict[str, Any]:
     }
 
 
+def _after_convolutions(kernels: Sequence[int], strides: Sequence[int]) -> Callable[[int], int]:
+    """Return how many frames convolutions without padding make of so many samples."""
+
+    def n_frames(n_samples: int) -> int:
+        for kernel, stride in zip(kernels, strides, strict=True):
+            n_samples = (n_samples - kernel) // stride + 1
+        return max(0, n_samples)
+
+    return n_frames
+
+
 def _of_transformers(model: Any, do_normalize: bool, trained: bool) -> Checkpoint:
     config = model.config
     return Checkpoint(
-        model, tuple(config.conv_kernel), tuple(config.conv_stride), config.num_hidden_layers,
+        model, _after_convolutions(config.conv_kernel, config.conv_stride),
+        config.num_hidden_layers,
         # Group norm runs over time, so zeros beside a clip change the clip's own frames
         # (measured: 21 % relative error with a mask, 41 % without). Layer norm doesn't.
         masks=config.feat_extract_norm == "layer", do_normalize=do_normalize, trained=trained,
         facts=_facts(config),
+    )  # fmt: skip
+
+
+def _of_whisper(model: Any) -> Checkpoint:
+    config = model.config  # which is mostly about the decoder
+    known = ("model_type", "encoder_attention_heads", "activation_function")
+    return Checkpoint(
+        model, WhisperStates.n_frames, len(model.layers), masks=True, do_normalize=False,
+        trained=True, library="whisper", facts={fact: getattr(config, fact) for fact in known},
     )  # fmt: skip
 
 
@@ -115,23 +137,19 @@ def _load_seeded(shape: str, layer: Layer, seed: int) -> Checkpoint:
 
 
 def _load_pretrained(name: str, source: str, layer: Layer) -> Checkpoint:
-    kind = transformers.AutoModelForCTC if layer == "logits" else transformers.AutoModel
     transformers.utils.logging.disable_progress_bar()  # of the seconds that loading takes
     try:
         local = _is_local(source)
         config = transformers.AutoConfig.from_pretrained(source, local_files_only=local)
-        if config.model_type not in _FAMILIES:
-            raise EncoderError(
-                f"{name}: a {config.model_type!r} model; supported are {', '.join(_FAMILIES)}"
-            )
-        if getattr(config, "add_adapter", False):
-            raise EncoderError(f"{name}: has an adapter that shortens time, which isn't supported")
-        model, info = kind.from_pretrained(source, output_loading_info=True, local_files_only=local)
+        kind, options = _class_of(name, config, layer)
+        model, info = kind.from_pretrained(
+            source, output_loading_info=True, local_files_only=local, **options
+        )
     except EncoderError:
         raise
     except Exception as error:  # of JSON, pickle, safetensors, the network: whatever is wrong
         raise EncoderError(_cannot_load(name, source, error)) from error
-    missing = [key for key in info["missing_keys"] if "masked_spec_embed" not in key]
+    missing = sorted(key for key in info["missing_keys"] if "masked_spec_embed" not in key)
     if missing:
         no_head = "has no CTC head, so --layer logits can't be"
         what = no_head if layer == "logits" else "is incomplete"
@@ -139,8 +157,30 @@ def _load_pretrained(name: str, source: str, layer: Layer) -> Checkpoint:
             f"{name}: the checkpoint {what}: it lacks {len(missing)} tensors, {missing[0]} among "
             "them, which would be random"
         )
-    # transformers keeps a checkpoint's own type, and half precision overflows.
-    return _of_transformers(model.float(), _do_normalize(name, source, local), trained=True)
+    extractor = _feature_extractor(name, source, local, config.model_type)
+    model = model.float()  # transformers keeps a checkpoint's own type; half precision overflows
+    if config.model_type == "whisper":
+        _check_whisper(name, source, config, extractor)
+        return _of_whisper(model)
+    return _of_transformers(model, bool(getattr(extractor, "do_normalize", True)), trained=True)
+
+
+def _class_of(name: str, config: Any, layer: Layer) -> tuple[Any, dict[str, Any]]:
+    """Return the class of transformers that a checkpoint is loaded as, and how.
+
+    Of a Whisper checkpoint that is the encoder alone: no tensor of its decoder is read.
+    """
+    if config.model_type not in _FAMILIES:
+        raise EncoderError(
+            f"{name}: a {config.model_type!r} model; supported are {', '.join(_FAMILIES)}"
+        )
+    if getattr(config, "add_adapter", False):
+        raise EncoderError(f"{name}: has an adapter that shortens time, which isn't supported")
+    if config.model_type == "whisper":
+        if layer == "logits":
+            raise EncoderError(f"{name}: Whisper has no CTC head, so --layer logits can't be")
+        return WhisperEncoder, {"key_mapping": {r"^(model\.)?encoder\.": ""}}
+    return transformers.AutoModelForCTC if layer == "logits" else transformers.AutoModel, {}
 
 
 def _is_local(source: str) -> bool:
@@ -161,8 +201,8 @@ def _is_local(source: str) -> bool:
     return False
 
 
-def _do_normalize(name: str, source: str, local: bool) -> bool:
-    """Return whether a checkpoint's feature extractor scales its input.
+def _feature_extractor(name: str, source: str, local: bool, model_type: str) -> Any:
+    """Return a checkpoint's feature extractor, None where it brings none.
 
     Raises:
         EncoderError: It can't be read, or wants another sampling rate or other input.
@@ -176,8 +216,11 @@ def _do_normalize(name: str, source: str, local: bool) -> bool:
         if file.is_file():
             reason = str(error).splitlines()[0][:200]
             raise EncoderError(f"{name}: {file} can't be read ({reason})") from error
-        log.warning("%s: no preprocessor_config.json; its input is scaled to unit variance", source)
-        return True
+        if model_type != "whisper":
+            log.warning(
+                "%s: no preprocessor_config.json; its input is scaled to unit variance", source
+            )
+        return None
     rate = getattr(extractor, "sampling_rate", SAMPLE_RATE)
     if rate != SAMPLE_RATE:
         raise EncoderError(
@@ -185,12 +228,57 @@ def _do_normalize(name: str, source: str, local: bool) -> bool:
             "take a checkpoint of 16 kHz speech (if only the file preprocessor_config.json is "
             "wrong, mend its sampling_rate)"
         )
-    if not isinstance(extractor, transformers.Wav2Vec2FeatureExtractor):
+    kind = type(extractor).__name__
+    if model_type == "whisper":
+        if not isinstance(extractor, transformers.WhisperFeatureExtractor):
+            raise EncoderError(
+                f"{name}: its feature extractor, a {kind}, isn't Whisper's; put the checkpoint's "
+                "own preprocessor_config.json back"
+            )
+    elif not isinstance(extractor, transformers.Wav2Vec2FeatureExtractor):
         raise EncoderError(
-            f"{name}: its feature extractor, a {type(extractor).__name__}, gives no waveforms, "
-            "which is what these encoders take"
+            f"{name}: its feature extractor, a {kind}, gives no waveforms, which is what these "
+            "encoders take"
         )
-    return bool(extractor.do_normalize)
+    return extractor
+
+
+def _check_whisper(name: str, source: str, config: Any, extractor: Any) -> None:
+    """Raise an EncoderError where a Whisper's files aren't of one checkpoint."""
+    bands = getattr(extractor, "feature_size", config.num_mel_bins)
+    if bands != config.num_mel_bins:
+        raise EncoderError(
+            f"{name}: its preprocessor_config.json has {bands} mel bands, its config.json "
+            f"{config.num_mel_bins}; take both files from one checkpoint"
+        )
+    if config.max_source_positions * HOP_SAMPLES != WINDOW_SAMPLES:
+        raise EncoderError(
+            f"{name}: its position table has {config.max_source_positions} rows, and Whisper's "
+            f"has {WINDOW_SAMPLES // HOP_SAMPLES}, 30 s of frames"
+        )
+    tokens = _tokens(Path(source) / "model.safetensors")
+    if tokens not in (None, config.vocab_size):
+        kinds = {False: "multilingual", True: "English-only"}
+        raise EncoderError(
+            f"{name}: its config.json is of a Whisper of {config.vocab_size} tokens "
+            f"({kinds[config.vocab_size <= _ENGLISH]}), its weights are of one of {tokens} "
+            f"({kinds[tokens <= _ENGLISH]}); take both files from one checkpoint"
+        )
+
+
+_ENGLISH = 51_864  # tokens of Whisper's English-only checkpoints; the multilingual have more
+
+
+def _tokens(weights: Path) -> int | None:
+    """Return how many tokens a Whisper's decoder has, by the file's header; None without one."""
+    if not weights.is_file():
+        return None
+    with safe_open(weights, "pt") as file:
+        keys = set(file.keys())
+        for key in ("model.decoder.embed_tokens.weight", "decoder.embed_tokens.weight"):
+            if key in keys:
+                return int(file.get_slice(key).get_shape()[0])
+    return None
 
 
 _NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)
@@ -220,7 +308,7 @@ def _load_torchaudio(name: str, bundle_name: str) -> Checkpoint:
         raise EncoderError(_cannot_load(name, bundle_name, error)) from error
     shapes = bundle._params["extractor_conv_layer_config"]
     return Checkpoint(
-        model, tuple(k for _, k, _ in shapes), tuple(s for _, _, s in shapes),
+        model, _after_convolutions([k for _, k, _ in shapes], [s for _, _, s in shapes]),
         bundle._params["encoder_num_layers"], masks=False, do_normalize=False, trained=True,
         library="torchaudio", facts={"bundle": bundle_name},
     )  # fmt: skip
@@ -230,8 +318,8 @@ def _load_spectrum(name: str, layer: Layer) -> Checkpoint:
     if layer == "logits":
         raise EncoderError(f"{name}: has no CTC head, so --layer logits can't be")
     return Checkpoint(
-        LogMel(), (WINDOW,), (HOP,), 0, masks=True, do_normalize=True, trained=True,
-        library="spectrum",
+        LogMel(), _after_convolutions([WINDOW], [HOP]), 0, masks=True, do_normalize=True,
+        trained=True, library="spectrum",
     )  # fmt: skip
 
 

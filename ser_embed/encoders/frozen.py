@@ -1,4 +1,4 @@
-"""Frozen speech encoders of the wav2vec2 family, and the features they give.
+"""Frozen speech encoders of the wav2vec2 and Whisper families, and the features they give.
 
 An encoder is named by a registry entry (`mini`, `wav2vec2-base`, `random-base`, ...), a hub id
 or a folder in transformers' format. Layer N is transformers' `hidden_states[N]`: 0 is what goes
@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -21,11 +21,20 @@ from torch import nn
 from ser_embed.audio import SAMPLE_RATE, Clip
 from ser_embed.encoders.backends import Backend, check_backend, make_backend
 from ser_embed.encoders.checkpoints import Checkpoint, fingerprint, load_checkpoint
-from ser_embed.encoders.graph import HiddenStates, pool_states, scale_states, unit_variance
-from ser_embed.encoders.registry import BackendName, Layer, Norm, Pool, Precision
+from ser_embed.encoders.graph import (
+    hidden_states,
+    pool_states,
+    scale_states,
+    unit_variance,
+)
+from ser_embed.encoders.registry import BackendName, Context, Layer, Norm, Pool, Precision
+from ser_embed.encoders.whisper import WINDOW_SAMPLES
 from ser_embed.errors import EncoderError, OutOfMemory
 
 __all__ = ["Encoder", "denormalise", "load_encoder", "normalise"]
+
+
+_PIECE_STEP = 640  # samples, taken off the piece before one that is too short to be encoded
 
 
 class _TorchaudioStates(nn.Module):
@@ -36,6 +45,7 @@ class _TorchaudioStates(nn.Module):
         self.model, self.layer = model, layer
 
     def forward(self, waveforms: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+        waveforms = waveforms.to(next(self.model.parameters()).dtype)
         if self.layer == "logits":
             return self.model(waveforms)[0].unsqueeze(1)
         wanted = None if self.layer == "all" else self.layer
@@ -50,6 +60,7 @@ def load_encoder(
     backend: BackendName = "auto",
     precision: Precision = "fp32",
     seed: int = 0,
+    context: Context = "clip",
 ) -> "Encoder":
     """Load an encoder, frozen, in evaluation mode, cut to the layer asked for.
 
@@ -61,11 +72,15 @@ def load_encoder(
         backend: `torch`, `openvino`, or `auto` by hardware.
         precision: Arithmetic of the encoder.
         seed: Seed of the weights of untrained encoders; ignored by the others.
+        context: What Whisper sees: `clip` the clip alone, `30s` the clip and silence behind it
+            up to 30 s, as it was trained. The frames given are the clip's own in both.
 
     Raises:
         EncoderError: Not found, not loadable, incomplete, or no such layer.
         MissingExtra: The backend isn't installed.
     """
+    if context not in get_args(Context):
+        raise EncoderError(f"no context {context!r}; there are clip and 30s")
     with torch.random.fork_rng(devices=[]):  # transformers draws weights before it loads them
         loaded = load_checkpoint(name, layer if layer is not None else 0, seed)
     if layer is None:
@@ -75,11 +90,17 @@ def load_encoder(
         raise EncoderError(
             f"{name}: no layer {layer}; it has {first} to {loaded.n_layers}, 'all' and 'logits'"
         )
+    if context != "clip" and loaded.library != "whisper":
+        raise EncoderError(
+            f"{name}: --context {context} is for Whisper, which was trained on 30 s; every other "
+            "encoder sees the clip alone, --context clip"
+        )
     network = loaded.model  # a spectrogram is its own hidden states
-    if loaded.library != "spectrum":
-        wrap = _TorchaudioStates if loaded.library == "torchaudio" else HiddenStates
-        network = wrap(loaded.model, layer)
-    return Encoder(name, layer, loaded, network, backend, precision)
+    if loaded.library == "torchaudio":
+        network = _TorchaudioStates(loaded.model, layer)
+    elif loaded.library != "spectrum":
+        network = hidden_states(loaded.model, layer, context)
+    return Encoder(name, layer, loaded, network, backend, precision, context)
 
 
 # What torch, CUDA's libraries and OpenVINO say, none of which has an error of its own for it.
@@ -108,7 +129,10 @@ class Encoder:
         masks: Whether clips of different lengths may share a padded batch. If not, only clips
             of exactly equal length do.
         do_normalize: Whether the input is scaled to zero mean and unit variance.
-        library: Whose model it is: `transformers`, `torchaudio`, or `spectrum` for none.
+        context: `clip`, or `30s` of a Whisper that sees silence behind a clip.
+        most_samples: Samples of the longest clip that is encoded in one pass, None for any.
+        library: Whose model it is: `transformers`, `whisper` (its encoder, of transformers),
+            `torchaudio`, or `spectrum` for none.
         model: The model as its library has it; its upper layers are gone unless `layer` is
             `all`.
         network: The same as a map from waveforms (B, S) to hidden states (B, L, T, D).
@@ -116,19 +140,23 @@ class Encoder:
 
     def __init__(
         self, name: str, layer: Layer, loaded: Checkpoint, network: nn.Module,
-        backend: BackendName, precision: Precision,
+        backend: BackendName, precision: Precision, context: Context = "clip",
     ) -> None:  # fmt: skip
-        self.name, self.layer = name, layer
+        self.name, self.layer, self.context = name, layer, context
         self.precision: Precision = precision
         self.trained, self.masks = loaded.trained, loaded.masks
         self.do_normalize, self.library = loaded.do_normalize, loaded.library
         self.n_layers, self.model, self.network = loaded.n_layers, loaded.model, network
-        self.kernels, self.strides = loaded.kernels, loaded.strides
+        self._n_frames = loaded.n_frames
+        # What one pass sees at most: behind it Whisper's position table ends.
+        self.most_samples = WINDOW_SAMPLES if loaded.library == "whisper" else None
         self.weights, self.configuration = fingerprint(loaded.model), loaded.configuration
         network.requires_grad_(False).eval()
         # The weights, and all that the configuration changes in how they are used.
         config = getattr(loaded.model, "config", None)
-        self._identity = f"{self.weights} {layer} {config and config.to_json_string()} {network}"
+        self._identity = (
+            f"{self.weights} {layer} {context} {config and config.to_json_string()} {network}"
+        )
         check_backend(backend)
         self._backend = backend
 
@@ -139,9 +167,26 @@ class Encoder:
 
     def n_frames(self, n_samples: int) -> int:
         """Return how many frames a clip of so many samples gives (48,000 samples: 149)."""
-        for kernel, stride in zip(self.kernels, self.strides, strict=True):
-            n_samples = (n_samples - kernel) // stride + 1
-        return max(0, n_samples)
+        return sum(map(self._n_frames, self._pieces(n_samples)))
+
+    def _pieces(self, n_samples: int) -> list[int]:
+        """Return the lengths of the passes that a clip takes; one unless it is over 30 s long.
+
+        The last one is long enough to be encoded, whatever is left over.
+        """
+        if self.most_samples is None or n_samples <= self.most_samples:
+            return [n_samples]
+        if self.context == "30s":
+            raise EncoderError(
+                f"a clip of {n_samples / SAMPLE_RATE:.1f} s is longer than a context of 30 s; "
+                "--context clip encodes it in pieces, --seconds 30 cuts it"
+            )
+        pieces = [self.most_samples] * (n_samples // self.most_samples)
+        rest = n_samples - sum(pieces)
+        if 0 < rest < Clip.MIN_SAMPLES:
+            pieces[-1] -= _PIECE_STEP
+            rest += _PIECE_STEP
+        return [*pieces, rest] if rest else pieces
 
     def encode(self, waveforms: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Encode clips as one batch, or as one per length where the encoder can't mask.
@@ -162,6 +207,15 @@ class Encoder:
                 raise EncoderError(
                     f"a clip of {len(waveform)} samples; {Clip.MIN_SAMPLES} are needed"
                 )
+        pieces = [
+            np.split(waveform, np.cumsum(self._pieces(len(waveform)))[:-1])
+            for waveform in waveforms
+        ]
+        states = iter(self._encode([piece for clip in pieces for piece in clip]))
+        joined = [[next(states) for _ in clip] for clip in pieces]
+        return [clip[0] if len(clip) == 1 else np.concatenate(clip, axis=1) for clip in joined]
+
+    def _encode(self, waveforms: list[np.ndarray]) -> list[np.ndarray]:
         groups: dict[int, list[int]] = {}
         for i, waveform in enumerate(waveforms):
             groups.setdefault(0 if self.masks else len(waveform), []).append(i)
@@ -170,6 +224,8 @@ class Encoder:
             clips = [waveforms[i] for i in members]
             with self._named_shortage(clips):
                 batch, mask = self.batch(clips, self.do_normalize)
+                if self.context == "30s":  # silence is what it has behind a clip
+                    mask = None
                 for i, array in zip(members, self.backend(batch, mask), strict=True):
                     states[i] = array[:, : self.n_frames(len(waveforms[i]))]  # (L, T, D)
         return states

@@ -11,7 +11,9 @@ from typing import Any
 import torch
 from torch import nn
 
-__all__ = ["Graph", "HiddenStates", "pool_states", "scale_states", "unit_variance"]
+from ser_embed.encoders.whisper import WhisperStates
+
+__all__ = ["Graph", "HiddenStates", "hidden_states", "pool_states", "scale_states", "unit_variance"]
 
 
 class HiddenStates(nn.Module):
@@ -32,7 +34,7 @@ class HiddenStates(nn.Module):
     def forward(self, waveforms: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
         """Return hidden states; `mask` (B, S) is false on padding."""
         out = self.model(
-            waveforms,
+            waveforms.to(self.model.dtype),
             attention_mask=None if mask is None else mask.long(),
             output_hidden_states=self.all_layers,
         )
@@ -40,6 +42,19 @@ class HiddenStates(nn.Module):
             states = (*out.hidden_states[:-1], out.last_hidden_state)
             return torch.stack(states, dim=1)  # (B, L, T, D)
         return (out.logits if self.logits else out.last_hidden_state).unsqueeze(1)  # (B, 1, T, D)
+
+
+def hidden_states(model: Any, layer: int | str, context: str = "clip") -> nn.Module:
+    """Return the map from waveforms (B, S) to hidden states (B, L, T, D) of a model.
+
+    Args:
+        model: Of transformers; its upper layers are taken away.
+        layer: 0 to N, `all` or `logits`.
+        context: What Whisper sees.
+    """
+    if model.config.model_type == "whisper":
+        return WhisperStates(model, layer, context)
+    return HiddenStates(model, layer)
 
 
 def unit_variance(waveforms: torch.Tensor) -> torch.Tensor:
@@ -110,8 +125,9 @@ class Graph(nn.Module):
         settings: dict[str, Any],
     ) -> None:
         super().__init__()
-        of_transformers = hasattr(encoder, "config")
-        self.encoder = HiddenStates(encoder, settings["layer"]) if of_transformers else encoder
+        if hasattr(encoder, "config"):
+            encoder = hidden_states(encoder, settings["layer"], settings.get("context", "clip"))
+        self.encoder = encoder
         self.heads = nn.ModuleList(heads)
         self.temperatures, self.scales_input = list(temperatures), scales_input
         self.norm, self.pool = settings["norm"], settings["pool"]
@@ -121,7 +137,7 @@ class Graph(nn.Module):
     @property
     def encoder_config(self) -> Any:
         """The configuration of the encoder, None unless it is a model of transformers."""
-        return self.encoder.model.config if isinstance(self.encoder, HiddenStates) else None
+        return getattr(getattr(self.encoder, "model", None), "config", None)
 
     def features(self, waveforms: torch.Tensor) -> torch.Tensor:
         """Return what the heads take: (B, T, D), (B, L, T, D), or pooled (B, L, D)."""

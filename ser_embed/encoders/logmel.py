@@ -44,7 +44,9 @@ class LogMel(nn.Module):
 
     def forward(self, waveforms: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
         """Map waveforms (B, S) at 16 kHz to (B, 1, T, 64); `mask` changes nothing."""
-        parts = F.conv1d(waveforms.unsqueeze(1), self.waves, stride=HOP)  # (B, 402, T)
+        parts = F.conv1d(
+            waveforms.to(self.waves.dtype).unsqueeze(1), self.waves, stride=HOP
+        )  # (B, 402, T)
         real, imaginary = parts.square().chunk(2, dim=1)
         mel = (real + imaginary).transpose(1, 2) @ self.bank  # (B, T, 64)
         return mel.clamp_min(_FLOOR).log().unsqueeze(1)

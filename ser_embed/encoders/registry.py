@@ -3,11 +3,14 @@
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["ENCODERS", "BackendName", "EncoderSpec", "Layer", "Norm", "Pool", "Precision"]
+__all__ = [
+    "ENCODERS", "BackendName", "Context", "EncoderSpec", "Layer", "Norm", "Pool", "Precision",
+]  # fmt: skip
 
 Layer = int | Literal["all", "logits"]
 Norm = Literal["frame", "clip", "none"]
 Pool = Literal["none", "mean", "stats"]
+Context = Literal["clip", "30s"]
 BackendName = Literal["auto", "torch", "openvino"]
 Precision = Literal["fp32", "bf16"]
 
@@ -57,6 +60,15 @@ ENCODERS: dict[str, EncoderSpec] = {
     "wavlm-base-plus": EncoderSpec(
         "hub", "microsoft/wavlm-base-plus", "CC BY-SA 3.0", "95 M, 94 kh"),
     "wavlm-large": EncoderSpec("hub", "microsoft/wavlm-large", "CC BY-SA 3.0", "317 M, 94 kh"),
+    "whisper-tiny": EncoderSpec("hub", "openai/whisper-tiny", "MIT", "8 M, 99 languages"),
+    "whisper-tiny.en": EncoderSpec("hub", "openai/whisper-tiny.en", "MIT", "8 M, English"),
+    "whisper-base": EncoderSpec("hub", "openai/whisper-base", "MIT", "21 M, 99 languages"),
+    "whisper-base.en": EncoderSpec("hub", "openai/whisper-base.en", "MIT", "21 M, English"),
+    "whisper-small": EncoderSpec("hub", "openai/whisper-small", "MIT", "88 M, 99 languages"),
+    "whisper-medium": EncoderSpec("hub", "openai/whisper-medium", "MIT", "307 M, 99 languages"),
+    "whisper-large-v3": EncoderSpec("hub", "openai/whisper-large-v3", "MIT", "637 M, 99 languages"),
+    "whisper-large-v3-turbo": EncoderSpec(
+        "hub", "openai/whisper-large-v3-turbo", "MIT", "637 M, 99 languages"),
     "torchaudio-base-960h": EncoderSpec(
         "torchaudio", "WAV2VEC2_ASR_BASE_960H", "MIT",
         "the paper's weights through torchaudio (its CTC head now keeps 29 of 32 outputs)"),

@@ -84,7 +84,10 @@ def _loaded(run: Path | None, runs_dir: Path) -> Classifier:
     if settings.precision == "fp32":
         return classifier
     log.info("%s: trained on %s features; exported in fp32", classifier.run, settings.precision)
-    encoder = load_encoder(settings.encoder, settings.layer, backend="torch", seed=settings.seed)
+    encoder = load_encoder(
+        settings.encoder, settings.layer, backend="torch", seed=settings.seed,
+        context=settings.context,
+    )  # fmt: skip
     return Classifier(classifier.run, classifier.heads, encoder)
 
 

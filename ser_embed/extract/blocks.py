@@ -258,6 +258,7 @@ class BlockEncoder:
             self._encoder = load_encoder(
                 job.encoder, job.settings.layer, backend=job.backend,
                 precision=job.settings.precision, seed=job.settings.seed,
+                context=job.settings.context,
             )  # fmt: skip
         mine = self._encoder.weights, self._encoder.configuration
         if mine != (self.job.settings.weights, self.job.settings.configuration):

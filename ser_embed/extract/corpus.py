@@ -175,7 +175,7 @@ def _on_cluster(config: ExtractConfig, listings: list[Listing]) -> list[dict[str
 def _load(config: ExtractConfig, backend: BackendName) -> Encoder:
     return load_encoder(
         config.encoder, config.layer, backend=backend, precision=config.precision,
-        seed=config.seed,
+        seed=config.seed, context=config.context,
     )  # fmt: skip
 
 

@@ -39,7 +39,7 @@ def settings_of(config: ExtractConfig, encoder: Encoder) -> FeatureSettings:
         # Without a mask only clips of equal length share a batch.
         fill=config.fill or ("none" if encoder.masks else "sample"),
         dtype=config.dtype, precision=config.precision, seed=config.seed,
-        configuration=encoder.configuration,
+        configuration=encoder.configuration, context=encoder.context,
     )  # fmt: skip
 
 

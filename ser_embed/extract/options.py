@@ -41,6 +41,8 @@ class ExtractConfig(Options):
     """Encoder by name, hub id or folder. random-base is the untrained control."""
     layer: Layer | None = None
     """Hidden layer N, all, or logits (CTC). Default: the middle layer."""
+    context: Literal["clip", "30s"] = "clip"
+    """What Whisper sees: the clip alone, or 30s (silence behind it, as it was trained; slower)."""
     backend: BackendName = "auto"
     """auto chooses by hardware: CUDA, OpenVINO on x86 processors if installed, else torch."""
     precision: Literal["fp32", "bf16"] = "fp32"

@@ -119,7 +119,7 @@ class Classifier:
         settings = cls.settings_of(heads[0][1], folder)
         encoder = load_encoder(
             settings.encoder, settings.layer, backend=backend, precision=settings.precision,
-            seed=settings.seed,
+            seed=settings.seed, context=settings.context,
         )  # fmt: skip
         if encoder.weights != settings.weights:
             raise HeadError(

@@ -38,6 +38,7 @@ class FeatureSettings:
             what it makes of weights is in their hash.
         resampler: Resampling method.
         schema: Version of the store's layout.
+        context: What Whisper sees: the `clip` alone, or `30s`.
     """
 
     encoder: str
@@ -54,6 +55,7 @@ class FeatureSettings:
     resampler: str = Resampler.METHOD
     schema: int = SCHEMA
     configuration: str = ""
+    context: Literal["clip", "30s"] = "clip"
 
     @property
     def _relevant(self) -> dict[str, Any]:
@@ -73,6 +75,8 @@ class FeatureSettings:
         fields = self._relevant
         if not self.configuration:
             del fields["configuration"]  # the key of files made before it was kept
+        if self.context == "clip":
+            del fields["context"]  # likewise; every encoder but Whisper has this one
         text = json.dumps(fields, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 

@@ -15,7 +15,7 @@ OTHER: dict[str, Any] = {
     "encoder": "facebook/wav2vec2-base", "weights": "b" * 64, "layer": "all", "pool": "mean",
     "norm": "clip", "trim": False, "seconds": 2.0, "fill": "repeat", "dtype": "float32",
     "precision": "bf16", "seed": 1, "resampler": "other", "schema": SETTINGS.schema + 1,
-    "configuration": "d" * 64,
+    "configuration": "d" * 64, "context": "30s",
 }  # fmt: skip
 
 
