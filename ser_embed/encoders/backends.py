@@ -14,6 +14,8 @@ import shutil
 import tempfile
 import threading
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Protocol
@@ -140,7 +142,7 @@ class OpenVINOBackend:
             example = tuple(part for part in self.front(*example) if part is not None)
         # Of waveforms (B, S) and spectrograms (B, n_mels, T) only the bands are fixed.
         shapes = [openvino.PartialShape([-1, *part.shape[1:-1], -1]) for part in example]
-        with torch.inference_mode(), warnings.catch_warnings():
+        with torch.inference_mode(), warnings.catch_warnings(), _quiet("transformers"):
             warnings.simplefilter("ignore")  # tracing remarks on every branch that it freezes
             model = openvino.convert_model(self.network, example_input=example, input=shapes)
         if self.fingerprint:
@@ -162,6 +164,18 @@ class OpenVINOBackend:
                 written.rename(target)
         except (OSError, RuntimeError) as error:
             log.info("%s: the converted network can't be kept (%s)", target, error)
+
+
+@contextmanager
+def _quiet(library: str) -> Iterator[None]:
+    """Hide a library's warnings: tracing reads every attribute, and transformers remarks on some."""
+    logger = logging.getLogger(library)
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _parts(network: nn.Module) -> tuple[nn.Module | None, nn.Module]:
