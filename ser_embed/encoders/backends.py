@@ -168,7 +168,7 @@ class OpenVINOBackend:
 
 @contextmanager
 def _quiet(library: str) -> Iterator[None]:
-    """Hide a library's warnings: tracing reads every attribute, and transformers remarks on some."""
+    """Hide a library's warnings: tracing reads attributes that transformers remarks on."""
     logger = logging.getLogger(library)
     level = logger.level
     logger.setLevel(logging.ERROR)
