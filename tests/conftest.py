@@ -149,3 +149,24 @@ def tiny_checkpoint(folder: Path, gain: float = 1.0) -> Path:
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The folder of a small encoder, for tests to which it is all the same."""
     return str(tiny_checkpoint(tmp_path_factory.mktemp("encoders") / "tiny"))
+
+
+def tiny_whisper_checkpoint(folder: Path, n_mels: int = 80) -> Path:
+    """A whole Whisper of a few thousand weights, decoder and all, as transformers saves it."""
+    config = transformers.WhisperConfig(
+        d_model=32, encoder_layers=3, encoder_attention_heads=4, encoder_ffn_dim=48,
+        decoder_layers=1, decoder_attention_heads=4, decoder_ffn_dim=48, num_mel_bins=n_mels,
+        vocab_size=64, pad_token_id=0, bos_token_id=1, eos_token_id=2, decoder_start_token_id=1,
+    )  # fmt: skip
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = transformers.WhisperForConditionalGeneration(config)
+    model.save_pretrained(folder)
+    transformers.WhisperFeatureExtractor(feature_size=n_mels).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_whisper(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a small Whisper."""
+    return tiny_whisper_checkpoint(tmp_path_factory.mktemp("encoders") / "whisper")

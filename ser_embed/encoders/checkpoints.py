@@ -165,6 +165,12 @@ def _load_pretrained(name: str, source: str, layer: Layer) -> Checkpoint:
     return _of_transformers(model, bool(getattr(extractor, "do_normalize", True)), trained=True)
 
 
+class _WhisperEncoder(WhisperEncoder):
+    """Whisper's encoder out of a whole checkpoint, whose other tensors aren't remarked on."""
+
+    _keys_to_ignore_on_load_unexpected = [r"^(model\.)?decoder\.", r"^proj_out\."]  # noqa: RUF012
+
+
 def _class_of(name: str, config: Any, layer: Layer) -> tuple[Any, dict[str, Any]]:
     """Return the class of transformers that a checkpoint is loaded as, and how.
 
@@ -179,7 +185,7 @@ def _class_of(name: str, config: Any, layer: Layer) -> tuple[Any, dict[str, Any]
     if config.model_type == "whisper":
         if layer == "logits":
             raise EncoderError(f"{name}: Whisper has no CTC head, so --layer logits can't be")
-        return WhisperEncoder, {"key_mapping": {r"^(model\.)?encoder\.": ""}}
+        return _WhisperEncoder, {"key_mapping": {r"^(model\.)?encoder\.": ""}}
     return transformers.AutoModelForCTC if layer == "logits" else transformers.AutoModel, {}
 
 

@@ -43,8 +43,12 @@ class HiddenStates(nn.Module):
             return torch.stack(states, dim=1)  # (B, L, T, D)
         return (out.logits if self.logits else out.last_hidden_state).unsqueeze(1)  # (B, 1, T, D)
 
+    def n_frames(self, n_samples: Any) -> Any:
+        """Return how many frames a clip of so many samples gives, or clips."""
+        return self.model._get_feat_extract_output_lengths(n_samples)
 
-def hidden_states(model: Any, layer: int | str, context: str = "clip") -> nn.Module:
+
+def hidden_states(model: Any, layer: int | str, context: str = "clip") -> Any:
     """Return the map from waveforms (B, S) to hidden states (B, L, T, D) of a model.
 
     Args:
@@ -115,6 +119,8 @@ class Graph(nn.Module):
         scales_input: Whether each clip is scaled to zero mean and unit variance.
         settings: The `features` of the heads' card: layer, norm, pool and dtype count.
     """
+
+    states_of = staticmethod(hidden_states)
 
     def __init__(
         self,

@@ -13,10 +13,13 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from ser_embed.errors import EncoderError
+
 __all__ = [
     "HOP_SAMPLES", "WINDOW_SAMPLES", "WhisperLayers", "WhisperLogMel", "WhisperStates", "mel_bank",
 ]  # fmt: skip
 
+SAMPLE_RATE = 16_000
 HOP = 160  # samples between frames of the spectrogram: 10 ms
 WINDOW = 400  # samples of a frame: 25 ms
 HOP_SAMPLES = 2 * HOP  # between frames of the encoder: 20 ms
@@ -53,33 +56,30 @@ class WhisperLogMel(nn.Module):
         context: `30s` for silence up to 30 s behind a clip, else `clip`.
     """
 
-    window: torch.Tensor
-
     def __init__(self, n_mels: int, context: str = "clip") -> None:
         super().__init__()
         self.context = context
-        window = torch.hann_window(WINDOW, dtype=torch.float64)  # its float32 is rounded twice
-        self.register_buffer("window", window.float(), persistent=False)
-        bins = torch.arange(WINDOW // 2 + 1, dtype=torch.float64)[:, None]
-        angles = 2 * math.pi * bins * torch.arange(WINDOW // 4 + 1) / WINDOW
-        cosines, sines = angles.cos(), angles.sin()  # (201, 101)
-        cosines[::2, -1] /= 2  # their last sample is its own mirror image, and counted twice
-        sines[1::2, -1] /= 2
-        bank = mel_bank(n_mels)
-        for name, first in (("even", 0), ("odd", 1)):
-            matrices = (cosines[first::2].T, sines[first::2].T, bank[first::2])
-            for kind, matrix in zip(("cosines", "sines", "bank"), matrices, strict=True):
-                self.register_buffer(f"{name}_{kind}", matrix.float().contiguous(), False)
+        cpu = torch.device("cpu")
+        with cpu:  # transformers loads under another device, where tensors hold nothing
+            window = torch.hann_window(WINDOW, dtype=torch.float64)  # its float32 is rounded twice
+            bins = torch.arange(WINDOW // 2 + 1, dtype=torch.float64)[:, None]
+            angles = 2 * math.pi * bins * torch.arange(WINDOW // 4 + 1) / WINDOW
+            cosines, sines = angles.cos(), angles.sin()  # (201, 101)
+            cosines[::2, -1] /= 2  # their last sample is its own mirror image, and counted twice
+            sines[1::2, -1] /= 2
+            bank = mel_bank(n_mels)
+            matrices = [
+                each for i in (0, 1) for each in (cosines[i::2].T, sines[i::2].T, bank[i::2])
+            ]
+        # No buffers, which would be rounded with a network's weights: bf16's eight bits don't tell
+        # quiet bands apart.
+        self._constants = {cpu: [m.float().contiguous() for m in (window, *matrices)]}
 
-    def _apply(self, fn: Any, recurse: bool = True) -> Any:
-        """Move to a device, but stay float32: bf16's eight bits don't tell quiet bands."""
-        exact = dict(self._buffers)
-        super()._apply(fn, recurse)
-        for name, buffer in exact.items():
-            moved = self._buffers[name]
-            if buffer is not None and moved is not None and moved.dtype != buffer.dtype:
-                self._buffers[name] = buffer.to(moved.device)
-        return self
+    def _on(self, device: torch.device) -> list[torch.Tensor]:
+        """Return the window, and cosines, sines and filters of the even and of the odd bins."""
+        if device not in self._constants:
+            self._constants[device] = [m.to(device) for m in self._constants[torch.device("cpu")]]
+        return self._constants[device]
 
     def forward(
         self, waveforms: torch.Tensor, mask: torch.Tensor | None = None
@@ -93,12 +93,19 @@ class WhisperLogMel(nn.Module):
         Returns:
             The spectrogram (B, n_mels, T), T = S // 160, zeros on padding; and which of its
             frames are a clip's own, bool (B, T), None without a mask.
+
+        Raises:
+            EncoderError: Over 30 s.
         """
         if waveforms.shape[1] > WINDOW_SAMPLES:
-            raise ValueError("over 30 s, which Whisper's encoder doesn't take in one pass")
+            raise EncoderError(
+                f"a clip of {waveforms.shape[1] / SAMPLE_RATE:.1f} s, and Whisper's encoder takes "
+                "30 s at once; cut it, --seconds 30"
+            )
         if self.context == "30s":
             waveforms, mask = F.pad(waveforms, (0, WINDOW_SAMPLES - waveforms.shape[1])), None
-        power = self._power(self._frames(waveforms))  # (B, T, n_mels)
+        with torch.autocast(waveforms.device.type, enabled=False):  # fp32 in training as well
+            power = self._power(self._frames(waveforms.float()))  # (B, T, n_mels)
         log = power.clamp_min(FLOOR).log10().transpose(1, 2)  # (B, n_mels, T)
         if mask is None:
             return self._scaled(log, log), None
@@ -118,18 +125,17 @@ class WhisperLogMel(nn.Module):
         padded = F.pad(torch.cat([before, waveforms, behind], dim=1), (0, HOP))
         hops = padded[:, : HOP * (n_frames + 2)].unflatten(1, (-1, HOP))  # (B, T + 2, 160)
         rest = hops[:, 2:, : WINDOW - 2 * HOP]
-        return torch.cat([hops[:, :-2], hops[:, 1:-1], rest], dim=2) * self.window
+        return torch.cat([hops[:, :-2], hops[:, 1:-1], rest], dim=2) * self._on(waveforms.device)[0]
 
     def _power(self, frames: torch.Tensor) -> torch.Tensor:
         """Return the power of windows (B, T, 400) in mel bands (B, T, n_mels)."""
         quarter, half = WINDOW // 4, WINDOW // 2
         mirrored = F.pad(frames[..., half + 1 :].flip(2), (1, 1))  # sample 400 - n at place n
         total, rest = frames[..., : half + 1] + mirrored, frames[..., : half + 1] - mirrored
+        matrices = self._on(frames.device)[1:]
         powers = []
-        for name, sign in (("even", 1), ("odd", -1)):  # bins of even and of odd number
-            cosines, sines, bank = (
-                getattr(self, f"{name}_{kind}") for kind in ("cosines", "sines", "bank")
-            )
+        # Mirrored once more, the cosines and sines of odd bins change their sign.
+        for sign, (cosines, sines, bank) in ((1, matrices[:3]), (-1, matrices[3:])):
             real = (total[..., : quarter + 1] + sign * total[..., quarter:].flip(2)) @ cosines
             imaginary = (rest[..., : quarter + 1] - sign * rest[..., quarter:].flip(2)) @ sines
             powers.append((real.square() + imaginary.square()) @ bank)
@@ -162,6 +168,7 @@ class WhisperLayers(nn.Module):
             bias = bias[:, None, None]  # added to the attention's scores: (B, 1, 1, T / 2)
         states = F.gelu(model.conv2(states)).transpose(1, 2)  # (B, T / 2, D)
         states = states + model.embed_positions.weight[: states.shape[1]]
+        states = F.dropout(states, model.dropout, model.training)
         collected = [states]
         for layer in model.layers:
             states = layer(states, bias)
@@ -190,12 +197,17 @@ class WhisperStates(nn.Module):
         """Return hidden states; `mask` (B, S) is false on padding.
 
         Raises:
-            ValueError: Over 30 s.
+            EncoderError: Over 30 s.
         """
         states = self.back(*self.front(waveforms, mask))
         return states[:, :, : self.n_frames(waveforms.shape[1])]  # at 30 s: the clip's own
 
+    @property
+    def model(self) -> Any:
+        """transformers' model."""
+        return self.back.model
+
     @staticmethod
-    def n_frames(n_samples: int) -> int:
-        """Return how many frames a clip of so many samples gives: one every 20 ms."""
+    def n_frames(n_samples: Any) -> Any:
+        """Return how many frames a clip of so many samples gives, or clips: one every 20 ms."""
         return (n_samples // HOP + 1) // 2

@@ -29,6 +29,12 @@ LICENCE = (
 BUNDLED_LICENCE = f"{HEADS_LICENCE}, for research, as the strictest of what it was made of asks."
 
 
+def _longest(classifier: Classifier) -> dict[str, float]:
+    """Return `longest_seconds`, what one pass of an export takes, where that is limited."""
+    most = classifier.encoder.most_samples if classifier.encoder else None
+    return {"longest_seconds": most / SAMPLE_RATE} if most else {}
+
+
 def facts_of(classifier: Classifier) -> dict[str, Any]:
     """Return what is known of a classifier, but for how an export of it was checked.
 
@@ -43,6 +49,7 @@ def facts_of(classifier: Classifier) -> dict[str, Any]:
         "labels": list(classifier.classes),
         "sample_rate": SAMPLE_RATE,
         "window_seconds": settings.seconds,
+        **_longest(classifier),
         "trim": settings.trim,
         "fill": settings.fill,
         "seed": settings.seed,

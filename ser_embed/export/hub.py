@@ -44,13 +44,15 @@ from ser_embed.templates import render
 __all__ = ["write_folder"]
 
 TEMPLATE = Path(__file__).with_name("card.md.j2")
+WhisperStates = sys.modules[Graph.__module__].WhisperStates  # which the graph imports
+
 MODULE = "modeling_ser_embed"  # of the classes that transformers is to load
 
 CODE: dict[str, ModuleType] = {
     MODULE: hub_model, "errors": errors,
     **{
         thing.__module__.rpartition(".")[2]: sys.modules[thing.__module__]
-        for thing in (Graph, assemble, Clip)
+        for thing in (Graph, WhisperStates, assemble, Clip)
     },
 }  # fmt: skip
 """The modules that go into a folder, by their name there."""

@@ -13,6 +13,7 @@ import torch
 import transformers
 from transformers.feature_extraction_sequence_utils import SequenceFeatureExtractor
 from transformers.modeling_outputs import SequenceClassifierOutput
+from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from ser_embed.audio import SAMPLE_RATE, Clip
 from ser_embed.encoders import Graph
@@ -103,12 +104,15 @@ class SerEmbedForAudioClassification(transformers.PreTrainedModel):
 
     def __init__(self, config: SerEmbedConfig) -> None:
         super().__init__(config)
-        layer = config.features["layer"]
-        kind = transformers.AutoModelForCTC if layer == "logits" else transformers.AutoModel
+        build: Any = transformers.AutoModel.from_config
+        if config.features["layer"] == "logits":
+            build = transformers.AutoModelForCTC.from_config
+        elif config.encoder["model_type"] == "whisper":
+            build = WhisperEncoder
         own = transformers.AutoConfig.for_model(**config.encoder)
         heads = [self._head(len(config.id2label or ())) for _ in config.temperatures]
         self.graph = Graph(
-            kind.from_config(own), heads, config.temperatures, config.scales_input,
+            build(own), heads, config.temperatures, config.scales_input,
             config.features,
         )  # fmt: skip
         self.post_init()

@@ -23,8 +23,9 @@ import transformers
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
+from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
-from ser_embed.encoders import Encoder, load_encoder
+from ser_embed.encoders import Encoder, Graph, load_encoder
 from ser_embed.errors import EncoderError, HeadError
 from ser_embed.finetune.options import Freeze
 from ser_embed.finetune.recipes import NetworkKind
@@ -52,10 +53,14 @@ class EncoderHead(nn.Module):
         width = encoder.config.hidden_size
         if self.all_layers:
             # A layer that is skipped in training leaves no states.
-            encoder.config.layerdrop = encoder.encoder.config.layerdrop = 0.0
+            for config in (encoder.config, getattr(encoder, "encoder", encoder).config):
+                config.layerdrop = 0.0
             shape: tuple[int, ...] = (encoder.config.num_hidden_layers + 1, 1, width)
         else:
             shape = (1, width)
+        layer = "all" if self.all_layers else encoder.config.num_hidden_layers
+        # In a tuple, since its parameters are the encoder's, which are saved once.
+        self.network = (Graph.states_of(encoder, layer),)
         self.head: Any = build_head(head, shape, n_classes, False, seed, dropout=dropout)
 
     def forward(
@@ -74,16 +79,36 @@ class EncoderHead(nn.Module):
         self, input_values: torch.Tensor, attention_mask: torch.Tensor | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return hidden states (B, T, D) or (B, L, T, D), and each clip's valid frames (B,)."""
-        out = self.encoder(
-            input_values, attention_mask=attention_mask, output_hidden_states=self.all_layers
-        )
-        states = out.last_hidden_state  # (B, T, D)
-        frames = torch.full((len(states),), states.shape[1], device=states.device)
-        if self.all_layers:  # transformers' own last one lacks the final norm in some encoders
-            states = torch.stack((*out.hidden_states[:-1], states), dim=1)  # (B, L, T, D)
+        states = self.network[0](input_values, attention_mask)  # (B, L, T, D)
+        frames = torch.full((len(states),), states.shape[2], device=states.device)
         if attention_mask is not None:
-            frames = self.encoder._get_feat_extract_output_lengths(attention_mask.sum(1))
-        return states, frames
+            frames = self.network[0].n_frames(attention_mask.sum(1))
+        return states if self.all_layers else states[:, 0], frames
+
+
+class WhisperClassifier(nn.Module):
+    """transformers' classifier on Whisper's encoder, at a clip's own length: the mean over time of
+    a projection, then a linear layer. transformers itself runs it at 30 s.
+    """
+
+    def __init__(self, encoder: Any, n_classes: int) -> None:
+        super().__init__()
+        self.encoder, self.config = encoder, encoder.config
+        self.network = (Graph.states_of(encoder, encoder.config.num_hidden_layers),)
+        width = encoder.config.classifier_proj_size
+        self.projector = nn.Linear(encoder.config.hidden_size, width)
+        self.classifier = nn.Linear(width, n_classes)
+
+    def forward(
+        self, input_values: torch.Tensor, attention_mask: torch.Tensor | None = None
+    ) -> dict[str, torch.Tensor]:
+        """Return `logits` (B, C)."""
+        projected = self.projector(self.network[0](input_values, attention_mask)[:, 0])  # (B, T, P)
+        if attention_mask is None:
+            return {"logits": self.classifier(projected.mean(1))}
+        frames = self.network[0].n_frames(attention_mask.sum(1))[:, None]  # (B, 1)
+        own = torch.arange(projected.shape[1], device=frames.device) < frames
+        return {"logits": self.classifier((projected * own[..., None]).sum(1) / frames)}
 
 
 @dataclass(frozen=True)
@@ -134,13 +159,39 @@ class Network:
     @property
     def encoder(self) -> Any:
         """The encoder, of transformers."""
-        own = isinstance(self.module, EncoderHead)
+        own = isinstance(self.module, EncoderHead | WhisperClassifier)
         return self.module.encoder if own else self.module.base_model
 
     @property
     def n_layers(self) -> int:
         """Number of transformer layers of the encoder."""
-        return len(self.encoder.encoder.layers)
+        return len(self._layers)
+
+    @property
+    def _layers(self) -> Any:
+        return getattr(self.encoder, "encoder", self.encoder).layers
+
+    @property
+    def _is_whisper(self) -> bool:
+        return self.encoder.config.model_type == "whisper"
+
+    def _freeze_convolutions(self) -> None:
+        if self._is_whisper:
+            self.encoder.conv1.requires_grad_(False)
+            self.encoder.conv2.requires_grad_(False)
+        else:
+            # Unlike requires_grad_, this also keeps autograd from recording the convolutions.
+            self.encoder.feature_extractor._freeze_parameters()
+
+    def _below_layers(self) -> list[Any]:
+        """Return what stands between the convolutions and the transformer's layers."""
+        if self._is_whisper:
+            return []  # a table of positions, which is never trained
+        encoder = self.encoder
+        parts = [encoder.feature_projection, encoder.encoder.pos_conv_embed]
+        if not getattr(encoder.config, "do_stable_layer_norm", False):
+            parts.append(encoder.encoder.layer_norm)
+        return parts
 
     @property
     def parameters(self) -> tuple[int, int]:
@@ -158,23 +209,17 @@ class Network:
         Raises:
             EncoderError: It has fewer layers.
         """
-        encoder = self.encoder
-        layers = encoder.encoder.layers
+        layers = self._layers
         if isinstance(lowest, int):
             if not 0 <= lowest <= len(layers):
                 raise EncoderError(f"--freeze {lowest}: the encoder has {len(layers)} layers")
-            # Unlike requires_grad_, this also keeps autograd from recording the convolutions.
-            encoder.feature_extractor._freeze_parameters()
+            self._freeze_convolutions()
             if lowest:
-                parts = [encoder.feature_projection, encoder.encoder.pos_conv_embed]
-                parts += layers[:lowest]
-                if not getattr(encoder.config, "do_stable_layer_norm", False):
-                    parts.append(encoder.encoder.layer_norm)  # stands before the layers
-                for part in parts:
+                for part in (*self._below_layers(), *layers[:lowest]):
                     part.requires_grad_(False)
         elif lowest == "all":
-            encoder.feature_extractor._freeze_parameters()
-            encoder.requires_grad_(False)
+            self._freeze_convolutions()
+            self.encoder.requires_grad_(False)
         return sum(p.numel() for p in self.module.parameters() if p.requires_grad)
 
     def mask_states(self, time: float | None, features: float | None) -> None:
@@ -190,6 +235,10 @@ class Network:
             EncoderError: transformers masks nothing in encoders of this kind.
         """
         encoder = self.encoder
+        if self._is_whisper:
+            if time or features:
+                raise EncoderError("whisper: its hidden states can't be masked")
+            return
         proportions = {"mask_time_prob": time, "mask_feature_prob": features}
         for config in (encoder.config, self.module.config):  # the latter is what is saved
             for name, proportion in proportions.items():
@@ -230,9 +279,11 @@ def build_network(
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # a checkpoint may lack the mask's embedding
         loaded = load_encoder(encoder, "all", backend="torch", seed=seed)
-        if loaded.library != "transformers":
+        if loaded.library not in ("transformers", "whisper"):
             raise EncoderError(f"{encoder}: only encoders of transformers can be fine-tuned")
         model: Any = loaded.model.cpu().requires_grad_(True)
+        if loaded.library == "whisper":
+            model.embed_positions.requires_grad_(False)  # sines, which Whisper never trained
         config = deepcopy(model.config)
         config.id2label = dict(enumerate(classes))
         config.label2id = {name: number for number, name in enumerate(classes)}
@@ -247,10 +298,17 @@ def build_network(
 def _assemble(
     kind: NetworkKind, config: Any, n_classes: int, dropout: float, seed: int, encoder: Any
 ) -> Any:
+    of_whisper = config.model_type == "whisper"
+    if encoder is None and of_whisper:
+        encoder = WhisperEncoder(config)
     if kind != "classification":
         encoder = encoder or transformers.AutoModel.from_config(config)
         encoder.config = config
         return EncoderHead(encoder, kind, n_classes, dropout, seed)
+    if of_whisper:
+        encoder.config = config
+        config.architectures = ["WhisperForAudioClassification"]
+        return WhisperClassifier(encoder, n_classes)
     module = transformers.AutoModelForAudioClassification.from_config(config)
     if encoder is not None:
         setattr(module, module.base_model_prefix, encoder)
@@ -270,14 +328,21 @@ def save_network(folder: Path, network: Network, card: dict[str, Any]) -> None:
     """Write the weights, what transformers needs to load them, and `card.json` last."""
     folder.mkdir(parents=True, exist_ok=True)
     network.module.config.save_pretrained(folder)
-    transformers.Wav2Vec2FeatureExtractor(
-        do_normalize=network.do_normalize, return_attention_mask=network.masks
-    ).save_pretrained(folder)
+    _feature_extractor(network).save_pretrained(folder)
     settings = {
         "kind": network.kind, "masks": network.masks, "do_normalize": network.do_normalize,
         "dropout": network.dropout, "config_sha256": _digest(folder / "config.json"),
     }  # fmt: skip
     save_head(folder, network.module, {"kind": KIND, **card, "network": settings}, WEIGHTS)
+
+
+def _feature_extractor(network: Network) -> Any:
+    config = network.encoder.config
+    if config.model_type == "whisper":
+        return transformers.WhisperFeatureExtractor(feature_size=config.num_mel_bins)
+    return transformers.Wav2Vec2FeatureExtractor(
+        do_normalize=network.do_normalize, return_attention_mask=network.masks
+    )
 
 
 def load_network(folder: Path) -> tuple[Network, dict[str, Any]]:

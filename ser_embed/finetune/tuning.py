@@ -44,6 +44,7 @@ __all__ = ["NetworkModel", "finetune", "probe"]
 log = logging.getLogger(__name__)
 
 PROG = "python -m ser_embed.finetune"
+LONGEST_OF_WHISPER = 30  # seconds
 
 
 def probe(
@@ -238,6 +239,10 @@ def _settings(config: FinetuneConfig, recipe: Recipe, network: Network) -> Featu
         raise EncoderError(
             f"{recipe.encoder}: has group norm, so clips of different lengths can't be in one "
             "batch: give --seconds and a --fill other than none"
+        )
+    if network.encoder.config.model_type == "whisper" and recipe.seconds > LONGEST_OF_WHISPER:
+        raise EncoderError(
+            f"--seconds {recipe.seconds:g}: Whisper's encoder takes {LONGEST_OF_WHISPER} s at once"
         )
     everything = network.kind == "stats"
     return FeatureSettings(

@@ -8,6 +8,7 @@ import pytest
 import soundfile
 import torch
 import transformers
+from conftest import tiny_whisper_checkpoint
 from safetensors.torch import load_file, save_file
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
@@ -18,26 +19,6 @@ from ser_embed.encoders.whisper import WhisperLogMel, WhisperStates, mel_bank
 from ser_embed.errors import EncoderError
 
 BACKENDS: tuple[BackendName, ...] = ("torch", "openvino")
-
-
-def whisper(folder: Path, n_mels: int = 80) -> Path:
-    """A whole Whisper of a few thousand weights, decoder and all, as transformers saves it."""
-    config = transformers.WhisperConfig(
-        d_model=32, encoder_layers=3, encoder_attention_heads=4, encoder_ffn_dim=48,
-        decoder_layers=1, decoder_attention_heads=4, decoder_ffn_dim=48, num_mel_bins=n_mels,
-        vocab_size=64, pad_token_id=0, bos_token_id=1, eos_token_id=2, decoder_start_token_id=1,
-    )  # fmt: skip
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = transformers.WhisperForConditionalGeneration(config)
-    model.save_pretrained(folder)
-    transformers.WhisperFeatureExtractor(feature_size=n_mels).save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def tiny_whisper(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return whisper(tmp_path_factory.mktemp("encoders") / "whisper")
 
 
 def voices(*seconds: float) -> list[np.ndarray]:
@@ -168,7 +149,7 @@ def test_the_decoder_is_not_even_built(tiny_whisper: Path) -> None:
 
 
 def test_tensors_of_the_encoder_that_are_missing_are_named(tmp_path: Path) -> None:
-    folder = whisper(tmp_path / "w")
+    folder = tiny_whisper_checkpoint(tmp_path / "w")
     tensors = load_file(folder / "model.safetensors")
     kept = {k: v for k, v in tensors.items() if "encoder" not in k or "decoder" in k}
     save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
@@ -177,7 +158,7 @@ def test_tensors_of_the_encoder_that_are_missing_are_named(tmp_path: Path) -> No
 
 
 def test_other_mel_bands_than_the_weights_are_refused(tmp_path: Path) -> None:
-    folder = whisper(tmp_path / "w")
+    folder = tiny_whisper_checkpoint(tmp_path / "w")
     transformers.WhisperFeatureExtractor(feature_size=128).save_pretrained(folder)
     with pytest.raises(EncoderError, match=r"has 128 mel bands, its config\.json 80"):
         load_encoder(str(folder))
@@ -188,7 +169,7 @@ def test_other_mel_bands_than_the_weights_are_refused(tmp_path: Path) -> None:
 
 
 def test_english_weights_under_a_multilingual_configuration_are_refused(tmp_path: Path) -> None:
-    folder = whisper(tmp_path / "w")
+    folder = tiny_whisper_checkpoint(tmp_path / "w")
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "vocab_size": 51_865}))
     said = r"51865 tokens \(multilingual\), its weights are of one of 64 \(English-only\)"
@@ -197,7 +178,7 @@ def test_english_weights_under_a_multilingual_configuration_are_refused(tmp_path
 
 
 def test_files_of_another_model_are_refused(tmp_path: Path) -> None:
-    folder = whisper(tmp_path / "w")
+    folder = tiny_whisper_checkpoint(tmp_path / "w")
     transformers.Wav2Vec2FeatureExtractor().save_pretrained(folder)
     with pytest.raises(EncoderError, match="a Wav2Vec2FeatureExtractor, isn't Whisper's"):
         load_encoder(str(folder))

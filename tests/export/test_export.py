@@ -17,6 +17,7 @@ import pytest
 import soundfile
 import torch
 import transformers
+from conftest import tiny_whisper_checkpoint
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
@@ -85,6 +86,8 @@ CASES = {
     "stats, pooled": Case("wavlm-layer", "stats",
                           {"layer": "all", "pool": "stats", "norm": "clip"}),
     "log-mel": Case("log-mel", "cnn"),
+    "whisper": Case("whisper", "stats", {"layer": "all", "pool": "stats"}),
+    "whisper, 30 s": Case("whisper", "temporal", {"layer": 2, "context": "30s"}),
 }  # fmt: skip
 
 
@@ -94,9 +97,11 @@ def run_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     base = tmp_path_factory.mktemp("runs")
 
     def _encoder(case: Case) -> str | Path:
-        if case.family not in FAMILIES:
+        if case.family == "log-mel":
             return case.family
         folder = base / f"{case.family}-{case.do_normalize}"
+        if case.family == "whisper":
+            return folder if folder.exists() else tiny_whisper_checkpoint(folder)
         if not folder.exists():
             model_type, norms = FAMILIES[case.family]
             config = transformers.AutoConfig.for_model(
@@ -467,7 +472,8 @@ def test_transformers_loads_folders_elsewhere_and_says_the_same(
     run_of: Callable[[str], Path], command: Callable[..., Ran], run: Run, tmp_path: Path
 ) -> None:
     sources = {"model-1": Path("sentiment3")}
-    for number, name in enumerate(("the paper's", "temporal", "layers, frames"), start=2):
+    names = ("the paper's", "temporal", "layers, frames", "whisper", "whisper, 30 s")
+    for number, name in enumerate(names, start=2):
         sources[f"model-{number}"] = run_of(name)
     for name, source in sources.items():
         status, output, _ = command(source, "--to-hub", tmp_path / name, "--check", *FEW)

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from conftest import tiny_whisper_checkpoint
 from safetensors.torch import load_file, save_file
 
 from ser_embed.audio.decoding import load_audio
@@ -69,7 +70,8 @@ def tiny_encoder(folder: Path, norm: str = "layer", **more: Any) -> Path:
 @pytest.fixture(scope="session")
 def encoders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("encoders")
-    return {norm: tiny_encoder(folder / norm, norm) for norm in ("layer", "group")}
+    made = {norm: tiny_encoder(folder / norm, norm) for norm in ("layer", "group")}
+    return {**made, "whisper": tiny_whisper_checkpoint(folder / "whisper")}
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +112,7 @@ def test_a_fresh_process_says_exactly_what_was_saved(
     env = {"OMP_NUM_THREADS": "1"}
     done = run("-c", LOAD, tmp_path / "waveforms.npy", *folders, env=env)
     assert done.returncode == 0, done.stderr
-    for line, expected in zip(done.stdout.splitlines()[-6:], told, strict=True):
+    for line, expected in zip(done.stdout.splitlines()[-len(told) :], told, strict=True):
         np.testing.assert_array_equal(np.float32(json.loads(line)), expected)
         assert np.ptp(expected, axis=0).max() > 1e-3  # the clips are told apart
 
@@ -214,14 +216,16 @@ def test_heads_and_networks_are_not_taken_for_each_other(saved: Path, tmp_path: 
 # --- networks --------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("encoder", ["layer", "whisper"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_batch_says_what_each_clip_alone_does(
-    kind: str, encoders: dict[str, Path], waveforms: np.ndarray
+    kind: str, encoder: str, encoders: dict[str, Path], waveforms: np.ndarray
 ) -> None:
-    network = trained(kind, encoders["layer"])
+    network = trained(kind, encoders[encoder])
     clips = [waveforms[0][:9000], waveforms[1], waveforms[2][:30_001]]
     alone = np.concatenate([network.log_probabilities([clip]) for clip in clips])
-    np.testing.assert_allclose(network.log_probabilities(clips), alone, atol=1e-5)
+    together = network.log_probabilities(clips)
+    np.testing.assert_allclose(together, alone, rtol=1e-5, atol=1e-5)
     assert np.abs(alone[0] - alone[1]).max() > 1e-3
 
 
@@ -254,6 +258,39 @@ def test_the_perceptron_is_the_published_one(tmp_path: Path, waveforms: np.ndarr
     np.testing.assert_allclose(network.log_probabilities([waveforms[0]])[0], expected, atol=1e-4)
 
 
+def test_transformers_loads_a_classifier_on_whisper(
+    encoders: dict[str, Path], waveforms: np.ndarray, tmp_path: Path
+) -> None:
+    """On clips of 30 s, which is what it takes, it says the same."""
+    network = trained("classification", encoders["whisper"])
+    save_network(tmp_path, network, CARD)
+    model, info = transformers.AutoModelForAudioClassification.from_pretrained(
+        tmp_path, output_loading_info=True
+    )
+    assert not info["missing_keys"] | info["unexpected_keys"]
+    extractor = transformers.AutoFeatureExtractor.from_pretrained(tmp_path)
+    clip = np.resize(waveforms[0], 479_800)  # its end is mirrored there, and silence here
+    inputs = extractor(clip, sampling_rate=16_000, return_tensors="pt")
+    with torch.inference_mode():
+        expected = model.eval()(**inputs).logits.log_softmax(1)
+    padded = np.pad(clip, (0, 200))
+    np.testing.assert_allclose(network.log_probabilities([padded]), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize(("freeze", "frozen"), [(0, 2), (1, 3), ("all", None)])
+def test_parts_of_whisper_are_frozen(freeze: Any, frozen: Any, encoders: dict[str, Path]) -> None:
+    network = build_network("stats", str(encoders["whisper"]), CLASSES, 0.0, seed=0)
+    whole = sum(network.parameters)
+    positions = network.encoder.embed_positions.weight.numel()
+    parts = [network.encoder.conv1, network.encoder.conv2, *network.encoder.layers]
+    still = sum(p.numel() for part in parts[:frozen] for p in part.parameters()) + positions
+    if freeze == "all":
+        still = network.parameters[0]
+    assert network.freeze(freeze) == whole - still
+    with pytest.raises(EncoderError, match="whisper: its hidden states can't be masked"):
+        network.mask_states(0.1, None)
+
+
 def test_the_head_of_stage_2_sees_what_stage_1_stores(
     encoders: dict[str, Path], waveforms: np.ndarray
 ) -> None:
@@ -261,7 +298,8 @@ def test_the_head_of_stage_2_sees_what_stage_1_stores(
     folder = str(encoders["layer"])
     clips = [waveforms[0], waveforms[1][:20_000], waveforms[2][:31_111]]
     network = trained("stats", encoders["layer"])
-    network.module.encoder = build_network("stats", folder, CLASSES, 0.0, 0).module.encoder
+    weights = build_network("stats", folder, CLASSES, 0.0, 0).module.encoder.state_dict()
+    network.module.encoder.load_state_dict(weights)
     network.module.eval()
     with torch.inference_mode():
         pooled = network.module.pooled(**network.batch(clips)).numpy()
