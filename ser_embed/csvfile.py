@@ -6,19 +6,23 @@ by the header; a first line `sep=;`, empty rows, and capitals and spaces in the 
 
 import codecs
 import csv
+import logging
 import os
 import unicodedata
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 
-__all__ = ["NOTHING", "PARTS", "CsvFile", "file_on_disk"]
+__all__ = ["PARTS", "CsvFile", "file_on_disk", "says_nothing"]
 
-NOTHING = frozenset({
-    "", "nan", "na", "n/a", "n.a.", "#n/a", "#na", "none", "null", "nil", "nat", "<na>", "-",
-    "--", "_", "\N{EN DASH}", "\N{EM DASH}", "?", "??", ".", "unknown", "unk", "<unk>", "unnamed",
-    "undefined", "unspecified", "not available", "missing", "anonymous", "anon", "-1",
+log = logging.getLogger(__name__)
+
+_NOTHING = frozenset({
+    "", "nan", "na", "n/a", "n.a", "n.n", "#n/a", "#na", "none", "null", "nil", "nat", "n/k",
+    "unknown", "unk", "unnamed", "undefined", "unspecified", "unidentified", "not available",
+    "not known", "no name", "no speaker", "nobody", "missing", "anonymous", "anon", "tbd",
+    "unknown speaker", "speaker unknown", "unbekannt", "inconnu", "desconocido", "-1", "-1.0",
 })  # fmt: skip
-"""Words in lower case that fill a cell and say nothing."""
 
 PARTS = {
     "train": "train", "training": "train",
@@ -39,15 +43,27 @@ _DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical ba
 _BLOCK = 1 << 20
 
 
+def says_nothing(cell: str) -> bool:
+    """Return whether a cell is filled with a word or sign that names nothing.
+
+    >>> says_nothing(" N/A "), says_nothing("<unk>"), says_nothing("--"), says_nothing("Nan Su")
+    (True, True, True, False)
+    """
+    words = " ".join(cell.lower().replace("_", " ").split()).strip("<>()[]{}.?'\" ")
+    return words in _NOTHING or not words.strip("-\N{EN DASH}\N{EM DASH}")
+
+
 class CsvFile:
     """A table with a header; the rows are read as they are asked for.
 
     Args:
         file: The table.
         wanted: Columns that it must have; a name of several words `a|b` is any of them, `a` then.
+        also: Columns that it may have, named in the same way.
 
     Attributes:
         header: Column names in lower case, spaces and dashes as `_`; the first of `a|b`.
+        unused: Those that are neither wanted nor one of `also`.
         seen: The encoding and the delimiter, in words.
 
     Raises:
@@ -55,13 +71,13 @@ class CsvFile:
         OSError: It can't be read.
     """
 
-    def __init__(self, file: Path, wanted: Collection[str]) -> None:
+    def __init__(self, file: Path, wanted: Collection[str], also: Collection[str] = ()) -> None:
         self.file = file
         self._encoding = _encoding(file)
         first, skipped = self._first_line()
         self._skipped = skipped
-        names = {alias: one.split("|")[0] for one in wanted for alias in one.split("|")}
-        needed = set(names.values())
+        names = {alias: one.split("|")[0] for one in (*wanted, *also) for alias in one.split("|")}
+        needed = {one.split("|")[0] for one in wanted}
         found = {d: _header(first, d, names) for d in _DELIMITERS}
         self._delimiter = max(found, key=lambda d: (len(needed & set(found[d])), len(found[d])))
         self.header = found[self._delimiter]
@@ -73,9 +89,20 @@ class CsvFile:
                 f"the header is {first.strip()[:200] or 'empty'!r} ({self.seen}); it must name "
                 + ",".join(one.split("|")[0] for one in wanted)
             )
-        twice = {name for name in self.header if name and self.header.count(name) > 1}
-        if twice:
-            raise ValueError(f"two columns of the header are called {min(twice)!r}")
+        self._check_names(_words(first, self._delimiter))
+        known = set(names.values())
+        self.unused = [name for name in self.header if name and name not in known]
+
+    def _check_names(self, words: Sequence[str]) -> None:
+        for name in self.header:
+            same = [w for w, one in zip(words, self.header, strict=True) if name and one == name]
+            if len(set(same)) > 1:
+                raise ValueError(
+                    f"the columns {' and '.join(map(repr, same))} could both be {name!r}; give "
+                    "that name to the one that is meant"
+                )
+            if len(same) > 1:
+                raise ValueError(f"two columns of the header are called {name!r}")
 
     def _first_line(self) -> tuple[str, int]:
         """Return the header's line, and how many lines are before it."""
@@ -133,12 +160,18 @@ class CsvFile:
             yield line
 
 
-def _header(line: str, delimiter: str, names: Mapping[str, str]) -> Sequence[str]:
+def _words(line: str, delimiter: str) -> list[str]:
+    """Return a header's cells in lower case, without the signs that nobody sees."""
     try:
         cells = next(csv.reader([line], delimiter=delimiter, skipinitialspace=True), [])
     except csv.Error:
         return []
-    words = ["_".join(c.replace("-", " ").replace("_", " ").lower().split()) for c in cells]
+    shown = (c.replace("\u200b", "").replace("\ufeff", "") for c in cells)
+    return ["_".join(c.replace("-", " ").replace("_", " ").lower().split()) for c in shown]
+
+
+def _header(line: str, delimiter: str, names: Mapping[str, str]) -> Sequence[str]:
+    words = _words(line, delimiter)
     # A column that bears the name itself goes before one that bears another word for it.
     return [names.get(word, word) if names.get(word, word) not in words else word for word in words]
 
@@ -163,6 +196,11 @@ def _encoding(file: Path) -> str:
             except UnicodeError as error:
                 faults.append(f"not {candidate} ({error})")
                 continue
+            if faults:
+                log.warning(
+                    "%s: its text isn't UTF-8 and is read as %s, Western European; if names or "
+                    "words come out wrong, save it as CSV (UTF-8)", file, candidate,
+                )  # fmt: skip
             return candidate
     raise ValueError(f"its text is {', '.join(faults)}; save it as CSV (UTF-8)")
 
@@ -184,13 +222,42 @@ def _exists(path: str) -> bool:
 def file_on_disk(path: Path) -> Path:
     """Return the file that a name of a table means, where it is written in another way on disk.
 
-    Windows separates folders by `\\`; macOS composes letters and accents otherwise.
+    Windows separates folders by `\\`; macOS composes letters and accents otherwise; both take
+    capitals for small letters. A name that could mean several files means none of them.
     """
     text = str(path)
-    if ("\\" not in text and text.isascii()) or _exists(text):
+    if _exists(text):
         return path
     plain = text.replace("\\", "/")
     for form in (plain, unicodedata.normalize("NFC", plain), unicodedata.normalize("NFD", plain)):
         if _exists(form):
             return Path(form)
-    return Path(plain)
+    return _in_other_letters(Path(plain)) or Path(plain)
+
+
+def _in_other_letters(path: Path) -> Path | None:
+    """Return the one path on disk that differs in capitals and composition alone."""
+    if path == path.parent or ".." in path.parts:
+        return None
+    folder = path.parent if _exists(str(path.parent)) else _in_other_letters(path.parent)
+    if folder is None:
+        return None
+    try:
+        name = _names(folder, folder.stat().st_mtime_ns).get(_folded(path.name))
+    except OSError:  # no folder, or one that can't be read
+        return None
+    return folder / name if name else None
+
+
+@lru_cache(maxsize=16)
+def _names(folder: Path, changed: int) -> dict[str, str]:
+    """Return what is in a folder by name in small letters, "" where several names are alike."""
+    names: dict[str, str] = {}
+    for path in folder.iterdir():
+        key = _folded(path.name)
+        names[key] = "" if key in names else path.name
+    return names
+
+
+def _folded(name: str) -> str:
+    return unicodedata.normalize("NFC", name).casefold()

@@ -21,6 +21,7 @@ __all__ = ["Listing", "discover", "listing_of", "read_corpus", "read_csv", "read
 
 log = logging.getLogger(__name__)
 
+_ARCHIVES = frozenset({".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar", ".zst"})
 DEMO = "demo"  # corpus name of the synthetic clips
 
 Fault = tuple[Path, str]  # what can't be used, and why
@@ -53,9 +54,9 @@ class Listing:
     @staticmethod
     def longest_usual(seconds: Sequence[float]) -> float:
         """Return the seconds beyond which a clip is far longer than its corpus: five times the
-        median, and 5 s more at least. Such a file is often a whole session among its clips.
+        (lower) median, and 5 s more at least. Such a file is often a whole session among its clips.
         """
-        median = statistics.median(seconds) if len(seconds) else 0.0
+        median = statistics.median_low(seconds) if len(seconds) else 0.0
         return max(5 * median, median + 5.0)
 
     def renamed(self, corpus: str) -> "Listing":
@@ -102,15 +103,27 @@ def listing_of(root: Path | None, corpus: str, table: Path | None) -> Listing:
     files, _ = _search(root)
     if all(_is_synthetic(path.parent) for path in files):
         return read_demo(root)
-    if not corpus:
-        found = discover(root)
-        if len(found) == 1:
-            corpus = found[0].corpus
-            log.info("%s holds %s", root, corpus)
-        else:
-            hint = f" (found there: {', '.join(one.corpus for one in found)})" if found else ""
-            raise CorpusError(f"say which corpus {root} is: --corpus {'|'.join(CORPORA)}{hint}")
-    return _settled(read_corpus(root, corpus))
+    return _settled(read_corpus(root, corpus or _only_corpus(root, files)))
+
+
+def _only_corpus(root: Path, files: Sequence[Path]) -> str:
+    """Return the name of the one corpus among a folder's files.
+
+    Raises:
+        CorpusError: There are several, or none.
+    """
+    real = (path for path in files if not _is_synthetic(path.parent))
+    names = {found.corpus for path in real if (found := recognise(path))}
+    if not names:
+        discover(root)  # raises, since no file is named as a known corpus names it
+    if len(names) != 1:
+        found_there = ", ".join(name for name in CORPORA if name in names)
+        raise CorpusError(
+            f"say which corpus {root} is: --corpus {'|'.join(CORPORA)} (found there: {found_there})"
+        )
+    corpus = names.pop()
+    log.info("%s holds %s", root, corpus)
+    return corpus
 
 
 def _known_name(corpus: str) -> str:
@@ -179,6 +192,11 @@ def read_demo(folder: Path = DEMO_CORPUS) -> Listing:
     """
     files, faults = _search(folder)
     clips = [path for path in files if _is_synthetic(path.parent)]
+    if not clips:
+        raise CorpusError(
+            f"{folder}: none of its {len(files)} audio files is of the synthetic demo corpus, so "
+            "--corpus demo doesn't fit; leave it out, or name the corpus"
+        )
     return _read(folder, CORPORA["ravdess"], clips, faults).renamed(DEMO)
 
 
@@ -235,6 +253,13 @@ def _search(root: Path, may_be_empty: bool = False) -> tuple[list[Path], list[Fa
         found = AudioFile.search(root)
     except AudioError as error:
         raise CorpusError(str(error)) from error
+    packed = sorted(_ARCHIVES & set(found.others))
+    if found.files and packed:
+        n = sum(found.others[ending] for ending in packed)
+        log.warning(
+            "%s: %d archives in it (%s) are not looked into; if they hold clips, unpack them",
+            root, n, " ".join(packed),
+        )  # fmt: skip
     if not found.files and not may_be_empty:
         seen = ", ".join(f"{n} {ending}" for ending, n in found.others.most_common(8))
         reasons = "".join(f"; {path}: {reason}" for path, reason in found.faults[:3])
@@ -290,7 +315,9 @@ def _settled(listing: Listing) -> Listing:
     for utterance in rest:
         if id(utterance) in clashing:
             faults.setdefault(utterance.path, clashing[id(utterance)])
-    log.warning("%s: %d files contradict one another", listing.corpus, len(faults))
+    log.warning(
+        "%s: files that contradict one another or are copies: %d", listing.corpus, len(faults)
+    )
     if not kept:
         path, reason = next(iter(faults.items()))
         raise CorpusError(

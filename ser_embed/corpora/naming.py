@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ser_embed.csvfile import NOTHING
+from ser_embed.csvfile import says_nothing
 from ser_embed.errors import CorpusError
 
 __all__ = ["CORPORA", "Corpus", "Utterance", "recognise"]
@@ -57,7 +57,7 @@ class Utterance:
         ('ravdess:07', '')
         """
         corpus, colon, name = speaker.partition(":")
-        if (name if colon else corpus).strip().lower() in NOTHING:
+        if says_nothing(name if colon else corpus):
             return ""
         return _SAME_PEOPLE.get(corpus, corpus) + colon + name
 

@@ -1,5 +1,6 @@
 """The rows of a user's own CSV: one clip each, a whole file or a time range of one."""
 
+import logging
 import math
 import os
 import re
@@ -8,18 +9,30 @@ from array import array
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 from ser_embed.corpora.naming import CORPORA, Utterance
-from ser_embed.csvfile import NOTHING, PARTS, CsvFile, file_on_disk
+from ser_embed.csvfile import PARTS, CsvFile, file_on_disk, says_nothing
 from ser_embed.errors import CorpusError
 
 __all__ = ["read_rows"]
 
+log = logging.getLogger(__name__)
+
 _PATH = "path|file|filename|file_name|file_path|filepath|audio|audio_path|audio_file|wav"
+_EMOTION = "emotion|label|emotion_label|emotions|class|category"
+_ALSO = (
+    "speaker|speaker_id|speakerid|speaker_name|spk|spk_id|actor|actor_id|subject|subject_id",
+    "gender|sex", "intensity", "split",
+    "start|start_time|start_s|start_sec|begin|begin_time|onset",
+    "end|end_time|end_s|end_sec|stop|stop_time", "duration",
+)  # fmt: skip
 _GENDERS = {"f": "female", "female": "female", "w": "female", "woman": "female",
             "m": "male", "male": "male", "man": "male"}  # fmt: skip
 _EMPTY = frozenset({"", "nan", "n/a", "#n/a", "null", "nat", "<na>", "-", "--", "?"})
 _CLOCK = re.compile(r"(?:(?P<days>\d+) days? )?(?:(?P<h>\d+):)?(?P<m>\d+):(?P<s>\d+(?:\.\d+)?)")
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 
 Faults = dict[Path, list[str]]
 _Range = tuple[float | None, float | None]
@@ -40,7 +53,9 @@ def read_rows(file: Path, corpus: str) -> tuple[list[Utterance], list[tuple[Path
         OSError: It can't be read.
     """
     try:
-        table = CsvFile(file, (_PATH, "emotion"))
+        table = CsvFile(file, (_PATH, _EMOTION), _ALSO)
+        if table.unused:
+            log.info("%s: not used are its columns %s", file, ", ".join(table.unused))
         clips, faults = _clips(table, corpus)
     except ValueError as error:
         raise CorpusError(
@@ -64,7 +79,7 @@ def _clips(table: CsvFile, corpus: str) -> tuple[list[Utterance], Faults]:
     conflicts: dict[int, list[tuple[int, Utterance]]] = {}
     ranged: set[Path] = set()
     for line, row in table.rows():
-        path = file_on_disk(folder / row["path"]) if row["path"] else table.file
+        path = _path(row["path"], folder) if row["path"] else table.file
         try:
             clip = _clip(row, path, corpus)
         except _RowError as error:
@@ -95,6 +110,23 @@ def _clips(table: CsvFile, corpus: str) -> tuple[list[Utterance], Faults]:
     return kept, faults
 
 
+def _path(cell: str, folder: Path) -> Path:
+    """Return the file that a cell names: a path, absolute or from a folder, `~/...` or `file:`."""
+    if cell.lower().startswith("file:") and _URL.match(cell):
+        cell = url2pathname(urlsplit(cell).path)
+    path = file_on_disk(folder / cell)
+    if cell.startswith("~") and not os.path.lexists(path):
+        return file_on_disk(_at_home(Path(cell.replace("\\", "/"))))
+    return path
+
+
+def _at_home(path: Path) -> Path:
+    try:
+        return path.expanduser()
+    except RuntimeError:  # no such user
+        return path
+
+
 class _RowError(Exception):
     """Why a row is no clip."""
 
@@ -102,10 +134,12 @@ class _RowError(Exception):
 def _clip(row: Mapping[str, str], path: Path, corpus: str) -> Utterance:
     def cell(name: str) -> str:
         text = row.get(name, "")
-        return "" if text.lower() in NOTHING else sys.intern(text)  # each word once in memory
+        return "" if says_nothing(text) else sys.intern(text)  # each word once in memory
 
     if not row["path"]:
         raise _RowError("it has no path")
+    if _URL.match(row["path"]) and not row["path"].lower().startswith("file:"):
+        raise _RowError(f"{row['path']} is an address; download the file and write its path")
     if "+" in row:
         raise _RowError(
             f"it has more cells than the header ({row['+'][:60]!r}); put a path or word that "
@@ -137,6 +171,9 @@ def _speaker(name: str, corpus: str) -> str:
 def _range(row: Mapping[str, str]) -> _Range:
     """Return start and end in seconds; the file's own beginning and end are None."""
     start, end = (_seconds(name, row.get(name, "")) for name in ("start", "end"))
+    if "start" in row and "end" not in row and "duration" in row:
+        length = _seconds("duration", row["duration"])
+        end = None if length is None else round((start or 0.0) + length, 6)
     if end is not None and end <= (start or 0.0):
         raise _RowError(f"it ends at {end:g} s and starts at {start or 0.0:g} s")
     return start or None, end
@@ -158,7 +195,7 @@ def _seconds(name: str, text: str) -> float | None:
         raise _RowError(f"its {name} {text!r} is no number of seconds") from None
     if not 0 <= value < math.inf:
         raise _RowError(f"its {name} {text!r} is no time in a file")
-    return value
+    return round(value, 6)  # below a sample, two times are one
 
 
 def _recording(clip: Utterance, folder: Path) -> str:

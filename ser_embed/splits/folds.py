@@ -1,6 +1,8 @@
 """Published fold lists: which row of a list means which clip, and what its words mean."""
 
 import logging
+import re
+import unicodedata
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
@@ -23,8 +25,9 @@ Row = dict[str, str]
 def read_folds(file: Path, clips: pd.DataFrame) -> dict[str, np.ndarray]:
     """Read a CSV with a `file` column and one column a fold, each cell `train`, `val` or `test`.
 
-    A row means the clip of its relative path; a list that has other folders, or none, goes by the
-    file's name as far as that is one clip's alone. Case and the ending don't matter.
+    A row means the clip of its relative path, before which the corpus's name may stand; a list
+    that has other folders, or none, goes by the file's name as far as that is one clip's alone.
+    Case and the ending don't matter.
 
     Returns:
         The part of each clip, "" where it is left out, (n_clips,) by the fold's name.
@@ -35,7 +38,7 @@ def read_folds(file: Path, clips: pd.DataFrame) -> dict[str, np.ndarray]:
     """
     try:
         table = CsvFile(file, ("file|path|filename|name",))
-        names = [name for name in table.header if name.startswith("fold")]
+        names = [name for name in table.header if re.match("fold(?!er)", name)]
         rows = [(line, _parts(row, names)) for line, row in table.rows()]
     except (OSError, ValueError) as error:
         raise SplitError(
@@ -55,6 +58,11 @@ def read_folds(file: Path, clips: pd.DataFrame) -> dict[str, np.ndarray]:
 
 
 def _parts(cells: Mapping[str, str], names: list[str]) -> Row:
+    if "+" in cells:
+        raise ValueError(
+            f"{cells['file']}: the row has more cells than the header ({cells['+'][:60]!r}); put "
+            "a name that holds the delimiter in quotation marks"
+        )
     parts = {"file": cells["file"]}
     for name in names:
         word = cells[name].lower()
@@ -74,7 +82,11 @@ def _rows_of_clips(
     by_stem: dict[str, list[tuple[int, Row]]] = defaultdict(list)
     for line, row in rows:
         by_stem[_key(row["file"])[-1]].append((line, row))
-    paths, sounds = clips["path"].tolist(), clips["sha256"].tolist()
+    # A list of several corpora may have the corpus as its outermost folder.
+    paths = [
+        f"{corpus}/{path}" for corpus, path in zip(clips["corpus"], clips["path"], strict=True)
+    ]
+    sounds = clips["sha256"].tolist()
     found: list[tuple[int, int, Row] | None] = []  # the folders in common, the line and the row
     for path in paths:
         candidates = [
@@ -87,7 +99,7 @@ def _rows_of_clips(
             lines = " and ".join(str(line) for _, line, _ in best[:5])
             raise SplitError(
                 f"{file}: {path} is ambiguous: lines {lines} are named alike and are in different "
-                "parts; write the path relative to the corpus's folder"
+                "parts; write it with all its folders, the corpus as the first"
             )
         found.append(best[0] if best else None)
     # Of several clips that a row could mean, the one whose folders are the row's.
@@ -101,17 +113,21 @@ def _rows_of_clips(
         if len({sounds[n] for n in best_clips}) > 1:
             several = ", ".join(paths[n] for n in best_clips[:3])
             raise SplitError(
-                f"{file}, line {line}: the name is ambiguous: it could mean {several}; write the "
-                "path relative to the corpus's folder"
+                f"{file}, line {line}: the name is ambiguous: it could mean {several}; write it "
+                "with all its folders, the corpus as the first"
             )
         for n in set(numbers) - set(best_clips):
             found[n] = None
+    unused = len(rows) - len({one[1] for one in found if one})
+    if unused:
+        log.info("%d rows of %s name no clip, or one that another row names", unused, file)
     return [one[2] if one else None for one in found]
 
 
 def _key(name: str) -> tuple[str, ...]:
     """Return a path's parts in lower case, without an audio file's ending."""
-    path = PurePosixPath(name.replace("\\", "/").lower())
+    plain = unicodedata.normalize("NFC", name.replace("\\", "/"))
+    path = PurePosixPath(plain.lower())
     parts = [part for part in path.parts if part not in (".", "/")] or [""]
     if path.suffix in AudioFile.ENDINGS:
         parts[-1] = path.stem

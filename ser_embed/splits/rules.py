@@ -109,7 +109,7 @@ def _assign(corpus: pd.DataFrame, rng: np.random.Generator) -> dict[str, int]:
 
 def _imbalance(counts: np.ndarray, parts: np.ndarray) -> float:
     """Return how far the held-out parts are from the whole in proportions and in size; a class
-    that a part lacks costs 10.
+    that a part lacks costs 10, and one that training lacks more than that both others do.
     """
     whole = counts.sum(0) / counts.sum()
     cost = 0.0
@@ -118,7 +118,7 @@ def _imbalance(counts: np.ndarray, parts: np.ndarray) -> float:
         if part.sum():
             cost += float(np.abs(part / part.sum() - whole).sum()) + 10 * int((part == 0).sum())
             cost += abs(float(part.sum() / counts.sum()) - HELD_OUT)
-    return cost + 10 * int((counts[parts == 0].sum(0) == 0).sum())
+    return cost + 30 * int((counts[parts == 0].sum(0) == 0).sum())
 
 
 def _kfold(clips: pd.DataFrame, seed: int) -> list[Split]:

@@ -571,6 +571,82 @@ def test_item_7_a_name_is_found_however_its_accents_are_composed(
     assert listing.utterances[0].path.samefile(path)
 
 
+@pytest.mark.parametrize(
+    ("written", "there"),
+    [("W/A.WAV", "w/a.wav"), ("w\\B.wav", "w/b.wav"), ("\xc9.wav", "e\u0301.wav"),
+     ("~/w/a.wav", "w/a.wav"), ("~\\w\\a.wav", "w/a.wav"), ("file://{}/w/a%20b.wav", "w/a b.wav"),
+     ("{}/w/a.wav", "w/a.wav"), ("~a.wav", "~a.wav")],
+)  # fmt: skip
+def test_item_7_a_name_is_found_as_windows_and_macos_would(
+    tmp_path: Path, write_tone: Callable[..., Path], monkeypatch: pytest.MonkeyPatch,
+    written: str, there: str,
+) -> None:  # fmt: skip
+    monkeypatch.setenv("HOME", str(tmp_path))
+    path = write_tone(tmp_path / there)
+    (clip,) = read_csv(
+        write_csv(tmp_path, f"path,emotion\n{written.format(tmp_path)},sad\n")
+    ).utterances
+    assert clip.path == path
+
+
+def test_item_7_names_that_differ_in_capitals_alone_are_never_taken_for_one_another(
+    tmp_path: Path, write_tone: Callable[..., Path]
+) -> None:
+    paths = [write_tone(tmp_path / name) for name in ("a.wav", "A.wav")]
+    text = "path,emotion\na.wav,sad\nA.wav,happy\nA.WAV,angry\nx/../a.wav,sad\n"
+    listing = read_csv(write_csv(tmp_path, text))
+    found = {u.emotion: u.path for u in listing.utterances}
+    assert found == {"sad": paths[0], "happy": paths[1], "angry": tmp_path / "A.WAV"}
+    assert [reason for _, reason in listing.faults] == [
+        "line 5: listed twice, first in line 2; kept once"
+    ]
+
+
+def test_item_7_an_address_is_no_path(tmp_path: Path) -> None:
+    listing = read_csv(write_csv(tmp_path, "path,emotion\nhttps://x.org/a.wav,sad\nb.wav,sad\n"))
+    assert [u.path.name for u in listing.utterances] == ["b.wav"]
+    ((_, reason),) = listing.faults
+    assert reason == (
+        "line 2: https://x.org/a.wav is an address; download the file and write its path"
+    )
+
+
+@pytest.mark.parametrize(
+    "header",
+    ["path,emotion,speaker,gender,start,end", "File Name,Label,Speaker ID,Sex,Start Time,End Time",
+     "\u200baudio,class,spk_id,sex,begin,stop", "filepath,CATEGORY,actor,gender,onset,end_s"],
+)  # fmt: skip
+def test_item_7_words_for_columns(
+    tmp_path: Path, header: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    (clip,) = read_csv(write_csv(tmp_path, f"{header}\na.wav,sad,7,F,1,2.5\n")).utterances
+    assert (clip.path.name, clip.emotion, clip.speaker, clip.gender, clip.start, clip.end) == (
+        "a.wav", "sad", "mine:7", "female", 1.0, 2.5,
+    )  # fmt: skip
+    assert not caplog.records
+
+
+def test_item_7_columns_that_are_not_used_are_named_and_doubtful_ones_refused(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    (clip,) = read_csv(write_csv(tmp_path, "path,emotion,label,age\na,sad,x,3\n")).utterances
+    assert clip.emotion == "sad"
+    assert "not used are its columns label, age" in caplog.text
+    for header in ("path,class,label", "path,emotion,speaker_id,actor"):
+        with pytest.raises(CorpusError, match=r"could both be '.*'; give that name to the one"):
+            read_csv(write_csv(tmp_path, f"{header}\na.wav,sad,happy,x\n"))
+
+
+def test_item_7_a_guessed_encoding_is_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    read_csv(
+        write_csv(tmp_path, "path,emotion\na.wav,\u0433\u0440\u0443\u0441\u0442\u044c\n", "cp1251")
+    )
+    assert "its text isn't UTF-8 and is read as cp1252" in caplog.text
+
+
 def test_item_7_rows_that_are_no_clips_are_reported_and_the_others_read(tmp_path: Path) -> None:
     text = "path,emotion\na.wav,sad\n,sad\nb.wav,\nc, take 2.wav,happy\n,,\nd.wav,happy\n"
     listing = read_csv(write_csv(tmp_path, text))
@@ -582,7 +658,11 @@ def test_item_7_rows_that_are_no_clips_are_reported_and_the_others_read(tmp_path
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ["nan", "NaN", "unknown", "-", "", "None", "N/A", "?", " UNK "])
+@pytest.mark.parametrize(
+    "name",
+    ["nan", "NaN", "unknown", "-", "", "None", "N/A", "?", " UNK ", "<unk>", "(unknown)", "N.N.",
+     "Unknown_Speaker", "\u2014", "...", "-1.0", "not known"],
+)  # fmt: skip
 def test_item_8_speakers_that_are_none_are_unnamed(tmp_path: Path, name: str) -> None:
     file = write_csv(tmp_path, f"path,emotion,speaker\na.wav,sad,{name}\nb.wav,sad,Nan Su\n")
     assert [u.speaker for u in read_csv(file).utterances] == ["", "mine:Nan Su"]
@@ -624,6 +704,15 @@ def test_item_5_ranges_that_are_none_are_reported(
     assert len(listing.utterances) == 1
     ((path, found),) = listing.faults
     assert (path.name, found.startswith(f"line 3: {reason}")) == ("a.wav", True)
+
+
+def test_item_5_a_duration_stands_for_the_end(tmp_path: Path) -> None:
+    text = "path,emotion,start,duration\na.wav,sad,1,2\na.wav,sad,3.00000001,\na.wav,sad,3,\n"
+    listing = read_csv(write_csv(tmp_path, text))
+    assert [(u.start, u.end) for u in listing.utterances] == [(1.0, 3.0), (3.0, None)]
+    assert listing.faults[0][1] == "line 4: listed twice, first in line 3; kept once"
+    (whole,) = read_csv(write_csv(tmp_path, "path,emotion,duration\na.wav,sad,2\n")).utterances
+    assert whole.end is None
 
 
 def test_item_9_a_row_twice_is_one_clip_and_reported(tmp_path: Path) -> None:
@@ -751,6 +840,22 @@ def test_item_11_a_folder_of_no_audio_lists_what_it_holds(tmp_path: Path) -> Non
         (tmp_path / name).write_text("no audio")
     with pytest.raises(CorpusError, match=r"no audio file in it .*; it holds 2 .docx, 1 "):
         listing_of(tmp_path, "ravdess", None)
+
+
+def test_item_11_archives_among_the_clips_are_named(
+    tmp_path: Path, audio: dict[str, Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    build(tmp_path, CLIPS["urdu"], audio)
+    for name in ("more.zip", "more.tar.gz"):
+        (tmp_path / name).write_bytes(b"")
+    assert not listing_of(tmp_path, "", None).faults
+    assert "2 archives in it (.gz .zip) are not looked into" in caplog.text
+
+
+def test_item_11_demo_is_no_name_for_other_clips(tmp_path: Path, audio: dict[str, Path]) -> None:
+    build(tmp_path, CLIPS["urdu"], audio)
+    with pytest.raises(CorpusError, match="is of the synthetic demo corpus, so --corpus demo"):
+        listing_of(tmp_path, "demo", None)
 
 
 def test_item_11_the_one_corpus_of_a_folder_is_taken(
@@ -980,6 +1085,11 @@ def test_item_5_the_command_reads_ranges_and_names_every_one_that_is_none(
     first, second = result["faults"]["a.wav"].split("; ")
     assert first == "line 4: it ends at 4 s and starts at 5 s"
     assert "from 1 s to 99 s exceeds the file" in second
+
+
+def test_item_16_one_long_clip_and_one_short_is_enough() -> None:
+    assert Listing.longest_usual([3.0, 60.0]) == 15.0
+    assert Listing.longest_usual([]) == 5.0
 
 
 def test_item_16_a_clip_far_longer_than_its_corpus_is_named(
