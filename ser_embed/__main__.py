@@ -37,6 +37,7 @@ _USAGE = """usage: python -m ser_embed COMMAND [OPTIONS]
 COMMANDS = {
     "download": "Fetch corpora from their publishers, check, unpack and count them.",
     "corpora": "Print what a corpus holds: clips, hours, speakers, emotions, duplicates, faults.",
+    "encoders": "List the encoders that have a name: size, layers, licence, where from, if here.",
     "extract": "Encode a corpus with a frozen encoder and cache the features.",
     "store": "Say what a feature store holds.",
     "train": "Train a head on cached features; without files, on every store in --features-dir.",

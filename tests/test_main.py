@@ -66,7 +66,7 @@ def test_the_version_is_printed(run: Run) -> None:
 
 @pytest.mark.parametrize(
     ("args", "words"),
-    [(["atlantis"], "no command 'atlantis'; there are download, corpora, extract"),
+    [(["atlantis"], "no command 'atlantis'; there are download, corpora, encoders"),
      (["--completion"], "takes one of bash, zsh, fish"),
      (["--completion", "csh"], "takes one of bash, zsh, fish")],
 )  # fmt: skip

@@ -224,7 +224,7 @@ def _merge_groups(conv: nn.Conv1d, n: int) -> nn.Conv1d:
     return merged.requires_grad_(False)
 
 
-_CONVERSION = 2  # version of what is converted: the wrapping of the network, its inputs
+_CONVERSION = 3  # version of what is converted: the wrapping of the network, its inputs
 
 
 def _digests(folder: Path) -> dict[str, str]:

@@ -33,7 +33,9 @@ __all__ = ["Checkpoint", "fingerprint", "load_checkpoint"]
 
 log = logging.getLogger(__name__)
 
-_FAMILIES = ("wav2vec2", "hubert", "wavlm", "whisper")
+_FAMILIES = (
+    "wav2vec2", "hubert", "wavlm", "data2vec-audio", "unispeech", "unispeech-sat", "whisper",
+)  # fmt: skip
 
 
 # --- loading ---------------------------------------------------------------------------------
@@ -47,7 +49,6 @@ class Checkpoint:
         model: transformers' or torchaudio's model, all layers, or the spectrogram.
         n_frames: From a clip's samples to its frames.
         n_layers: Number of transformer layers.
-        masks: Whether padding with a mask leaves a clip's output unchanged.
         do_normalize: Whether the input is scaled to zero mean and unit variance.
         trained: False for seeded weights.
         library: Whose model it is.
@@ -57,7 +58,6 @@ class Checkpoint:
     model: nn.Module
     n_frames: Callable[[int], int]
     n_layers: int
-    masks: bool
     do_normalize: bool
     trained: bool
     library: Literal["transformers", "whisper", "torchaudio", "spectrum"] = "transformers"
@@ -109,9 +109,7 @@ def _of_transformers(model: Any, do_normalize: bool, trained: bool) -> Checkpoin
     return Checkpoint(
         model, _after_convolutions(config.conv_kernel, config.conv_stride),
         config.num_hidden_layers,
-        # Group norm runs over time, so zeros beside a clip change the clip's own frames
-        # (measured: 21 % relative error with a mask, 41 % without). Layer norm doesn't.
-        masks=config.feat_extract_norm == "layer", do_normalize=do_normalize, trained=trained,
+        do_normalize=do_normalize, trained=trained,
         facts=_facts(config),
     )  # fmt: skip
 
@@ -120,7 +118,7 @@ def _of_whisper(model: Any) -> Checkpoint:
     config = model.config  # which is mostly about the decoder
     known = ("model_type", "encoder_attention_heads", "activation_function")
     return Checkpoint(
-        model, WhisperStates.n_frames, len(model.layers), masks=True, do_normalize=False,
+        model, WhisperStates.n_frames, len(model.layers), do_normalize=False,
         trained=True, library="whisper", facts={fact: getattr(config, fact) for fact in known},
     )  # fmt: skip
 
@@ -140,7 +138,9 @@ def _load_pretrained(name: str, source: str, layer: Layer) -> Checkpoint:
     transformers.utils.logging.disable_progress_bar()  # of the seconds that loading takes
     try:
         local = _is_local(source)
-        config = transformers.AutoConfig.from_pretrained(source, local_files_only=local)
+        config = transformers.AutoConfig.from_pretrained(
+            source, local_files_only=local, trust_remote_code=False
+        )
         kind, options = _class_of(name, config, layer)
         model, info = kind.from_pretrained(
             source, output_loading_info=True, local_files_only=local, **options
@@ -291,6 +291,11 @@ _NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)
 
 
 def _cannot_load(name: str, source: str, error: Exception) -> str:
+    if "trust_remote_code" in str(error):
+        return (
+            f"{name}: needs code of its own from the hub, which is never executed; supported are "
+            f"checkpoints that transformers loads by itself ({', '.join(_FAMILIES)})"
+        )
     reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     if isinstance(error, OSError) and error.errno in _NOT_WRITABLE:
         return (
@@ -315,7 +320,7 @@ def _load_torchaudio(name: str, bundle_name: str) -> Checkpoint:
     shapes = bundle._params["extractor_conv_layer_config"]
     return Checkpoint(
         model, _after_convolutions([k for _, k, _ in shapes], [s for _, _, s in shapes]),
-        bundle._params["encoder_num_layers"], masks=False, do_normalize=False, trained=True,
+        bundle._params["encoder_num_layers"], do_normalize=False, trained=True,
         library="torchaudio", facts={"bundle": bundle_name},
     )  # fmt: skip
 
@@ -324,7 +329,7 @@ def _load_spectrum(name: str, layer: Layer) -> Checkpoint:
     if layer == "logits":
         raise EncoderError(f"{name}: has no CTC head, so --layer logits can't be")
     return Checkpoint(
-        LogMel(), _after_convolutions([WINDOW], [HOP]), 0, masks=True, do_normalize=True,
+        LogMel(), _after_convolutions([WINDOW], [HOP]), 0, do_normalize=True,
         trained=True, library="spectrum",
     )  # fmt: skip
 

@@ -27,6 +27,7 @@ from ser_embed.encoders.graph import (
     scale_states,
     unit_variance,
 )
+from ser_embed.encoders.padding import MaskedConvolutions
 from ser_embed.encoders.registry import BackendName, Context, Layer, Norm, Pool, Precision
 from ser_embed.encoders.whisper import WINDOW_SAMPLES
 from ser_embed.errors import EncoderError, OutOfMemory
@@ -37,19 +38,36 @@ __all__ = ["Encoder", "denormalise", "load_encoder", "normalise"]
 _PIECE_STEP = 640  # samples, taken off the piece before one that is too short to be encoded
 
 
+class _TorchaudioConvolutions(MaskedConvolutions):
+    """The same of torchaudio's, which give the frames' numbers as well."""
+
+    def forward(  # type: ignore[override]
+        self, waveforms: torch.Tensor, lengths: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        states, frames = waveforms[:, None], lengths
+        for number, layer in enumerate(self.conv_layers):
+            before = states
+            states, frames = layer(states, frames)
+            if not number and lengths is not None:
+                states = self.normed(layer, before, lengths)
+        return states.transpose(1, 2), frames
+
+
 class _TorchaudioStates(nn.Module):
     """`HiddenStates` of a torchaudio bundle, whose layers count from 1."""
 
     def __init__(self, model: Any, layer: Layer) -> None:
         super().__init__()
         self.model, self.layer = model, layer
+        model.feature_extractor = _TorchaudioConvolutions(model.feature_extractor)
 
     def forward(self, waveforms: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
         waveforms = waveforms.to(next(self.model.parameters()).dtype)
+        lengths = None if mask is None else mask.long().sum(1)
         if self.layer == "logits":
-            return self.model(waveforms)[0].unsqueeze(1)
+            return self.model(waveforms, lengths)[0].unsqueeze(1)
         wanted = None if self.layer == "all" else self.layer
-        states, _ = self.model.extract_features(waveforms, num_layers=wanted)
+        states, _ = self.model.extract_features(waveforms, lengths, num_layers=wanted)
         return torch.stack(states if self.layer == "all" else states[-1:], dim=1)
 
 
@@ -126,8 +144,6 @@ class Encoder:
         configuration: SHA-256 of what else changes its output: of the configuration, and how the
             feature extractor scales the input.
         trained: False for seeded weights.
-        masks: Whether clips of different lengths may share a padded batch. If not, only clips
-            of exactly equal length do.
         do_normalize: Whether the input is scaled to zero mean and unit variance.
         context: `clip`, or `30s` of a Whisper that sees silence behind a clip.
         most_samples: Samples of the longest clip that is encoded in one pass, None for any.
@@ -144,7 +160,7 @@ class Encoder:
     ) -> None:  # fmt: skip
         self.name, self.layer, self.context = name, layer, context
         self.precision: Precision = precision
-        self.trained, self.masks = loaded.trained, loaded.masks
+        self.trained = loaded.trained
         self.do_normalize, self.library = loaded.do_normalize, loaded.library
         self.n_layers, self.model, self.network = loaded.n_layers, loaded.model, network
         self._n_frames = loaded.n_frames
@@ -164,6 +180,14 @@ class Encoder:
     def backend(self) -> Backend:
         """What runs the network: on the GPU, which is taken when it is first asked for."""
         return make_backend(self._backend, self.network, self.precision, self._identity)
+
+    @property
+    def clips_at_once(self) -> int:
+        """How many clips of 3 s suit a batch: on a processor 8, which its caches still hold."""
+        if self.backend.name != "torch" or not torch.cuda.is_available():
+            return 8
+        total = torch.cuda.get_device_properties(0).total_memory
+        return 8 * max(1, round(total / 3e9))
 
     def n_frames(self, n_samples: int) -> int:
         """Return how many frames a clip of so many samples gives (48,000 samples: 149)."""
@@ -189,7 +213,7 @@ class Encoder:
         return [*pieces, rest] if rest else pieces
 
     def encode(self, waveforms: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Encode clips as one batch, or as one per length where the encoder can't mask.
+        """Encode clips as one batch, the shorter ones padded, which changes nothing of them.
 
         Args:
             waveforms: float32 arrays of shape (n_samples,) at 16 kHz, 400 samples or more each.
@@ -216,19 +240,16 @@ class Encoder:
         return [clip[0] if len(clip) == 1 else np.concatenate(clip, axis=1) for clip in joined]
 
     def _encode(self, waveforms: list[np.ndarray]) -> list[np.ndarray]:
-        groups: dict[int, list[int]] = {}
-        for i, waveform in enumerate(waveforms):
-            groups.setdefault(0 if self.masks else len(waveform), []).append(i)
-        states: list[np.ndarray] = [np.empty(0)] * len(waveforms)
-        for members in groups.values():
-            clips = [waveforms[i] for i in members]
-            with self._named_shortage(clips):
-                batch, mask = self.batch(clips, self.do_normalize)
-                if self.context == "30s":  # silence is what it has behind a clip
-                    mask = None
-                for i, array in zip(members, self.backend(batch, mask), strict=True):
-                    states[i] = array[:, : self.n_frames(len(waveforms[i]))]  # (L, T, D)
-        return states
+        if not waveforms:
+            return []
+        with self._named_shortage(waveforms):
+            batch, mask = self.batch(waveforms, self.do_normalize)
+            if self.context == "30s":  # silence is what it has behind a clip
+                mask = None
+            return [
+                states[:, : self.n_frames(len(waveform))]  # (L, T, D)
+                for states, waveform in zip(self.backend(batch, mask), waveforms, strict=True)
+            ]
 
     @contextmanager
     def _named_shortage(self, waveforms: Sequence[np.ndarray]) -> Iterator[None]:

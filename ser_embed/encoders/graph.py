@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ser_embed.encoders.padding import mask_padding, with_mask
 from ser_embed.encoders.whisper import WhisperStates
 
 __all__ = ["Graph", "HiddenStates", "hidden_states", "pool_states", "scale_states", "unit_variance"]
@@ -29,12 +30,13 @@ class HiddenStates(nn.Module):
                 # The final norm belongs to the last layer alone.
                 stack.layer_norm = nn.Identity()
             stack.layers = stack.layers[:layer]
+        mask_padding(model)
         self.model = model
 
     def forward(self, waveforms: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
         """Return hidden states; `mask` (B, S) is false on padding."""
         out = self.model(
-            waveforms.to(self.model.dtype),
+            with_mask(self.model, waveforms.to(self.model.dtype), mask),
             attention_mask=None if mask is None else mask.long(),
             output_hidden_states=self.all_layers,
         )
@@ -121,6 +123,8 @@ class Graph(nn.Module):
     """
 
     states_of = staticmethod(hidden_states)
+    mask_padding = staticmethod(mask_padding)
+    with_mask = staticmethod(with_mask)
 
     def __init__(
         self,

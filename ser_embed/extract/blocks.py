@@ -39,7 +39,7 @@ class Job:
         settings: What features depend on.
         encoder: The encoder's name, or its folder on every machine.
         backend: What runs it.
-        batch_size: Clips per batch.
+        batch_size: Clips per batch; see `Batches`.
         base: Folder that relative paths of clips start from.
         root: Folder that the table's paths are relative to.
         header: Attributes of the store.
@@ -50,7 +50,7 @@ class Job:
     settings: FeatureSettings
     encoder: str
     backend: BackendName
-    batch_size: int
+    batch_size: int | None
     base: Path
     root: Path
     header: dict[str, Any]
@@ -239,7 +239,7 @@ class BlockEncoder:
     def _write(self, name: str, clips: Iterable[tuple[Utterance, ReadClip]]) -> list[ClipRow]:
         """Encode clips in batches as the local engine forms them, and write them by path."""
         encoder, job = self._loaded(), self.job
-        batches = Batches(encoder, job.batch_size)
+        batches = Batches(encoder, job.batch_size, job.settings.seconds)
         encoded: list[EncodedClip] = []
         for utterance, item in clips:
             batch = batches.add(utterance, item)

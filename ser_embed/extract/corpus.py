@@ -41,7 +41,7 @@ class _Run:
 
     def run(self, readers: Readers) -> None:
         """Encode what isn't known yet."""
-        batches = Batches(self.encoder, self.config.batch_size)
+        batches = Batches(self.encoder, self.config.batch_size, self.config.seconds)
         clips = readers.read(self.utterances, self.settings, self.writer.known)
         what, total = f"encode {self.listing.corpus}", len(self.utterances)
         try:
@@ -182,7 +182,7 @@ def _load(config: ExtractConfig, backend: BackendName) -> Encoder:
 def _check(config: ExtractConfig) -> None:
     if config.seconds != 0 and not 0.025 <= config.seconds < math.inf:
         raise CorpusError(f"--seconds {config.seconds}: give 0 for whole clips, or 0.025 and more")
-    if config.batch_size < 1:
+    if config.batch_size is not None and config.batch_size < 1:
         raise CorpusError(f"--batch-size {config.batch_size}: at least 1")
     if config.workers < 0:
         raise CorpusError(f"--workers {config.workers}: give 0 for none, or more")

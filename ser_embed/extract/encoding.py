@@ -27,7 +27,7 @@ __all__ = ["LISTED_FAULTS", "Batches", "Tally", "encode_batch", "settings_of", "
 log = logging.getLogger(__name__)
 
 WAITING_BYTES = 2**28  # of waveforms that wait for a batch, about
-LONG_SECONDS = 30  # from here on, clips' length bounds a batch and not their number
+WHOLE_SECONDS = 5.0  # that a clip of a batch may have on average, where clips stay whole
 LISTED_FAULTS = 20  # failed clips that are named one by one; the store's table has them all
 
 
@@ -36,18 +36,23 @@ def settings_of(config: ExtractConfig, encoder: Encoder) -> FeatureSettings:
     return FeatureSettings(
         encoder=encoder.name, weights=encoder.weights, layer=encoder.layer, pool=config.pool,
         norm=config.norm, trim=config.trim, seconds=config.seconds,
-        # Without a mask only clips of equal length share a batch.
-        fill=config.fill or ("none" if encoder.masks else "sample"),
-        dtype=config.dtype, precision=config.precision, seed=config.seed,
+        fill=config.fill, dtype=config.dtype, precision=config.precision, seed=config.seed,
         configuration=encoder.configuration, context=encoder.context,
     )  # fmt: skip
 
 
 class Batches:
-    """Gathers clips into batches of equal, or where the encoder masks similar, length."""
+    """Gathers clips of similar length into batches of so many samples in all.
 
-    def __init__(self, encoder: Encoder, batch_size: int) -> None:
-        self.encoder, self.batch_size = encoder, batch_size
+    Args:
+        batch_size: Clips of the length that is asked for; shorter ones are more to a batch, longer
+            ones fewer. None for what suits the encoder's device.
+        seconds: That length; 0 for whole clips.
+    """
+
+    def __init__(self, encoder: Encoder, batch_size: int | None, seconds: float) -> None:
+        batch_size = batch_size or encoder.clips_at_once
+        self.samples = round(batch_size * (seconds or WHOLE_SECONDS) * SAMPLE_RATE)  # of a batch
         self.waiting: dict[int, list[tuple[Utterance, ReadClip]]] = {}
         # Whole clips may all differ in length, and may be long: memory stays bounded.
         self.most, self.most_samples = 16 * batch_size, WAITING_BYTES // 4
@@ -57,11 +62,10 @@ class Batches:
         """Add a clip; return a batch when one is due, else an empty list."""
         assert item.waveform is not None
         n = len(item.waveform)
-        key = -(-n // 8000) if self.encoder.masks else n  # half-second buckets
+        key = -(-n // 8000)  # half-second buckets
         self.waiting.setdefault(key, []).append((utterance, item))
         self.n_clips, self.n_samples = self.n_clips + 1, self.n_samples + n
-        size = len(self.waiting[key])
-        if size >= self.batch_size or size * n >= self.batch_size * LONG_SECONDS * SAMPLE_RATE:
+        if n * (len(self.waiting[key]) + 1) > self.samples:  # another one would be too many
             return self._pop(key)
         if self.n_clips >= self.most:
             return self._pop(max(self.waiting, key=lambda k: len(self.waiting[k])))

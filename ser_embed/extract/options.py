@@ -47,8 +47,9 @@ class ExtractConfig(Options):
     """auto chooses by hardware: CUDA, OpenVINO on x86 processors if installed, else torch."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """Arithmetic of the encoder; bf16 is faster and its features differ by up to 2 percent."""
-    batch_size: int = 8
-    """Clips per batch."""
+    batch_size: int | None = None
+    """Clips of --seconds in a batch: more if they are shorter, fewer if longer; of whole clips 5 s
+    count as one. Default: 8 on a processor, 8 for every 3 GB of memory on a GPU."""
 
     pool: Pool = "none"
     """mean keeps each layer's mean over time only, stats its mean and standard deviation."""
@@ -58,9 +59,8 @@ class ExtractConfig(Options):
     """Keep the silence before and after the speech, which is cut by default."""
     seconds: float = CLIP_SECONDS
     """Clip length in seconds, first part kept; 0 for whole clips."""
-    fill: FillRule | None = None
-    """How shorter clips are filled: sample (random samples of the clip), repeat, zero, none.
-    Default: none where the encoder masks what is missing, else sample."""
+    fill: FillRule = "none"
+    """How shorter clips are filled: sample (random samples of the clip), repeat, zero, none."""
     dtype: Literal["float16", "float32"] = "float16"
     """Type that features are stored in."""
     seed: int = 0

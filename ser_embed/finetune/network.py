@@ -118,7 +118,6 @@ class Network:
     Attributes:
         kind: Key of what stands on the encoder.
         module: transformers' model or an `EncoderHead`.
-        masks: Whether clips of different lengths may share a padded batch.
         do_normalize: Whether the input is scaled to zero mean and unit variance.
         dropout: Of the layers of `mlp` and `stats`.
         weights: SHA-256 of the pre-trained encoder's weights.
@@ -127,25 +126,23 @@ class Network:
 
     kind: NetworkKind
     module: Any
-    masks: bool
     do_normalize: bool
     dropout: float
     weights: str = ""
     trained: bool = True
 
     def batch(self, waveforms: Sequence[np.ndarray]) -> dict[str, torch.Tensor]:
-        """Return what the module takes: `input_values` (B, S) and, if padded, a mask.
-
-        Raises:
-            EncoderError: The lengths differ and the encoder can't mask.
+        """Return what the module takes: `input_values` (B, S) and, if padded, an
+        `attention_mask`; see `Graph.with_mask`.
         """
         values, mask = Encoder.batch(waveforms, self.do_normalize)
-        batch = {"input_values": torch.from_numpy(values)}
-        if mask is not None:
-            if not self.masks:
-                raise EncoderError("clips of different lengths for an encoder that can't mask")
-            batch["attention_mask"] = torch.from_numpy(mask.astype(np.int64))
-        return batch
+        inputs = torch.from_numpy(values)
+        if mask is None:
+            return {"input_values": inputs}
+        valid = torch.from_numpy(mask.astype(np.int64))
+        if self.kind == "classification" and not self._is_whisper:  # transformers' own
+            inputs = Graph.with_mask(self.encoder, inputs, valid)
+        return {"input_values": inputs, "attention_mask": valid}
 
     def log_probabilities(self, waveforms: Sequence[np.ndarray]) -> np.ndarray:
         """Return log-probabilities float32 (B, C) of waveforms (n_samples,): dropout off, fp32."""
@@ -290,7 +287,7 @@ def build_network(
         torch.default_generator.manual_seed(seed)
         module = _assemble(kind, config, len(classes), dropout, seed, model)
     return Network(
-        kind, module.float(), loaded.masks, loaded.do_normalize, dropout, loaded.weights,
+        kind, module.float(), loaded.do_normalize, dropout, loaded.weights,
         loaded.trained,
     )  # fmt: skip
 
@@ -312,6 +309,7 @@ def _assemble(
     module = transformers.AutoModelForAudioClassification.from_config(config)
     if encoder is not None:
         setattr(module, module.base_model_prefix, encoder)
+    Graph.mask_padding(module)
     module.config.architectures = [type(module).__name__]  # so that transformers can load it
     return module
 
@@ -330,7 +328,7 @@ def save_network(folder: Path, network: Network, card: dict[str, Any]) -> None:
     network.module.config.save_pretrained(folder)
     _feature_extractor(network).save_pretrained(folder)
     settings = {
-        "kind": network.kind, "masks": network.masks, "do_normalize": network.do_normalize,
+        "kind": network.kind, "do_normalize": network.do_normalize,
         "dropout": network.dropout, "config_sha256": _digest(folder / "config.json"),
     }  # fmt: skip
     save_head(folder, network.module, {"kind": KIND, **card, "network": settings}, WEIGHTS)
@@ -341,7 +339,8 @@ def _feature_extractor(network: Network) -> Any:
     if config.model_type == "whisper":
         return transformers.WhisperFeatureExtractor(feature_size=config.num_mel_bins)
     return transformers.Wav2Vec2FeatureExtractor(
-        do_normalize=network.do_normalize, return_attention_mask=network.masks
+        do_normalize=network.do_normalize,
+        return_attention_mask=config.feat_extract_norm == "layer",  # transformers' own rule
     )
 
 
@@ -371,7 +370,7 @@ def load_network(folder: Path) -> tuple[Network, dict[str, Any]]:
         raise HeadError(f"{folder}: can't be loaded ({error}); train again") from error
     module.float().eval()
     network = Network(
-        settings["kind"], module, settings["masks"], settings["do_normalize"],
+        settings["kind"], module, settings["do_normalize"],
         settings["dropout"], card["features"]["weights"], card["encoder_trained"],
     )  # fmt: skip
     return network, card

@@ -108,9 +108,8 @@ class FinetuneConfig(Options):
     """Cut the silence before and after the speech first."""
     seconds: float | None = None
     """Clip length in seconds, first part kept; 0 for whole clips."""
-    fill: FillRule | None = None
-    """How shorter clips are filled: sample, repeat, zero, none. Default: none where the encoder
-    masks what is missing, else zero."""
+    fill: FillRule = "none"
+    """How shorter clips are filled: sample, repeat, zero, none."""
     augment: tuple[Disturbance | Literal["none"], ...] | None = None
     """Disturbances of training clips: noise, pitch, stretch, mask, or none."""
     workers: int = 0

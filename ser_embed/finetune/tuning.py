@@ -234,12 +234,6 @@ def _check_main(config: FinetuneConfig) -> None:
 
 def _settings(config: FinetuneConfig, recipe: Recipe, network: Network) -> FeatureSettings:
     """Return what the waveforms depend on, in the form that heads' cards have it."""
-    fill = config.fill or ("none" if network.masks else "zero")
-    if not network.masks and (fill == "none" or recipe.seconds == 0):
-        raise EncoderError(
-            f"{recipe.encoder}: has group norm, so clips of different lengths can't be in one "
-            "batch: give --seconds and a --fill other than none"
-        )
     if network.encoder.config.model_type == "whisper" and recipe.seconds > LONGEST_OF_WHISPER:
         raise EncoderError(
             f"--seconds {recipe.seconds:g}: Whisper's encoder takes {LONGEST_OF_WHISPER} s at once"
@@ -248,7 +242,7 @@ def _settings(config: FinetuneConfig, recipe: Recipe, network: Network) -> Featu
     return FeatureSettings(
         encoder=recipe.encoder, weights=network.weights,
         layer="all" if everything else network.n_layers, pool="stats" if everything else "mean",
-        norm="none", trim=config.trim, seconds=recipe.seconds, fill=fill, dtype="float32",
+        norm="none", trim=config.trim, seconds=recipe.seconds, fill=config.fill, dtype="float32",
         precision="fp32", seed=recipe.seed,
     )  # fmt: skip
 

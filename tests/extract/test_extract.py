@@ -186,7 +186,7 @@ def test_real_clips(shared: Path, tmp_path: Path, go: Go) -> None:
         ("tess", 3, {"tess:OAF", "tess:YAF"}),
         ("urdu", 1, {"urdu:SM4"}),
     ):
-        outcome = go(originals / corpus, corpus=corpus)
+        outcome = go(originals / corpus, corpus=corpus, fill="sample")
         assert counts(outcome) == (clips, clips, 0, 0)
         with FeatureStore(outcome.result["store"]) as store:
             assert set(store.clips["speaker"]) == speakers
@@ -231,16 +231,16 @@ def test_changed_and_new_clips_are_encoded_and_no_others(root: Path, go: Go) -> 
 def test_a_deleted_clip_is_kept_unless_pruned(
     root: Path, go: Go, caplog: pytest.LogCaptureFixture
 ) -> None:
-    path = go(root).result["store"]
+    path = go(root, fill="sample").result["store"]
     before = by_name(path)
     deleted = sorted(root.rglob("*.ogg"))[0]
     deleted.unlink()
     caplog.set_level("INFO")
-    assert counts(go(root)) == (5, 0, 5, 0)
+    assert counts(go(root, fill="sample")) == (5, 0, 5, 0)
     assert by_name(path) == before
     assert "1 clips of earlier runs are not in" in caplog.text
     assert "--prune" in caplog.text
-    assert counts(go(root, prune=True)) == (5, 0, 5, 0)
+    assert counts(go(root, fill="sample", prune=True)) == (5, 0, 5, 0)
     del before[deleted.name]
     assert by_name(path) == before
 
@@ -499,7 +499,7 @@ def test_filling_or_not(root: Path, go: Go) -> None:
 
 
 def test_the_seed_draws_the_filling(root: Path, go: Go) -> None:
-    one, two = (go(root, seed=seed) for seed in (0, 1))
+    one, two = (go(root, seed=seed, fill="sample") for seed in (0, 1))
     assert one.result["store"] != two.result["store"]
     first, second = by_name(one.result["store"]), by_name(two.result["store"])
     assert set(first) == set(second)
@@ -1157,7 +1157,7 @@ def load_and_limit(config, backend):
 module._load = load_and_limit
 outcome = extract(ExtractConfig(
     csv=Path(sys.argv[1]), encoder=sys.argv[2], features_dir=Path(sys.argv[3]), seconds=0,
-    fill="none", backend="torch", workers=0, batch_size=64, quiet=False, trim=False,
+    fill="none", backend="torch", workers=0, batch_size=128, quiet=False, trim=False,
 ))
 print(json.dumps(outcome.result))
 """

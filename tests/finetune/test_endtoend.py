@@ -216,7 +216,7 @@ def test_heads_and_networks_are_not_taken_for_each_other(saved: Path, tmp_path: 
 # --- networks --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("encoder", ["layer", "whisper"])
+@pytest.mark.parametrize("encoder", ["layer", "group", "whisper"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_batch_says_what_each_clip_alone_does(
     kind: str, encoder: str, encoders: dict[str, Path], waveforms: np.ndarray
@@ -227,14 +227,6 @@ def test_a_batch_says_what_each_clip_alone_does(
     together = network.log_probabilities(clips)
     np.testing.assert_allclose(together, alone, rtol=1e-5, atol=1e-5)
     assert np.abs(alone[0] - alone[1]).max() > 1e-3
-
-
-def test_a_group_norm_encoder_takes_no_padding(
-    encoders: dict[str, Path], waveforms: np.ndarray
-) -> None:
-    network = trained("mlp", encoders["group"])
-    with pytest.raises(EncoderError, match="different lengths"):
-        network.log_probabilities([waveforms[0][:9000], waveforms[1]])
 
 
 def test_the_perceptron_is_the_published_one(tmp_path: Path, waveforms: np.ndarray) -> None:
