@@ -18,14 +18,34 @@ __all__ = ["Resampler", "resample", "to_mono"]
 _MAX_DENOMINATOR = 1000  # of the ratio between two sampling rates, see `_ratio`
 _ZERO_CROSSINGS = 6  # of the sinc, on either side
 _ROLL_OFF = 0.99  # cut-off, as a part of the lower Nyquist frequency
+_CANCELLED = 0.1  # of the power that unrelated channels would leave in their mean
 _CHUNK = 1 << 20  # values of overlapping windows that are laid out at a time
 
 
 def to_mono(samples: np.ndarray) -> np.ndarray:
-    """Average the channels: (n_samples,) or (n_samples, n_channels) -> (n_samples,) float32."""
+    """Average the channels: (n_samples,) or (n_samples, n_channels) -> (n_samples,) float32.
+
+    Of channels that cancel, as when one side is wired in reverse, one alone is taken: the first,
+    or another that is much louder.
+    """
+    return _mix(samples)[0]
+
+
+def _mix(samples: np.ndarray, preferred: int | None = None) -> tuple[np.ndarray, int | None]:
+    """Do `to_mono`; also return the channel that was taken alone, `preferred` if it may be."""
     if samples.ndim == 1:
-        return np.ascontiguousarray(samples, dtype=np.float32)
-    return samples.mean(axis=1, dtype=np.float64).astype(np.float32)
+        return np.ascontiguousarray(samples, dtype=np.float32), preferred
+    mono = samples.mean(axis=1, dtype=np.float64)
+    if samples.shape[1] > 1 and len(samples):
+        powers = samples.var(axis=0, dtype=np.float64)
+        # Unrelated channels, or one alone, leave 1/n of the mean power; two left with a tenth
+        # of that are correlated by less than -0.9.
+        if mono.var() < _CANCELLED * powers.mean() / samples.shape[1]:
+            preferred = preferred or 0
+            if powers[preferred] < powers.max() / 2:
+                preferred = int(powers.argmax())
+            mono = samples[:, preferred]
+    return mono.astype(np.float32), preferred
 
 
 def resample(samples: np.ndarray, rate: int) -> np.ndarray:
@@ -97,6 +117,8 @@ class Resampler:
         reach = 8 / min(rate, SAMPLE_RATE)  # seconds; the filter has six zero crossings a side
         self.margin = ceil(reach * rate / self.ratio.numerator)  # in cycles
         self._held = np.empty(0, dtype=np.float32)
+        self._channel: int | None = None  # taken alone, where channels cancel
+        self._pushed = self._returned = 0  # samples, in and out
         self._given = 0  # cycles at the start of what is held that have been handed out
 
     def whole(self, samples: np.ndarray) -> np.ndarray:
@@ -105,9 +127,10 @@ class Resampler:
 
     def push(self, block: np.ndarray) -> np.ndarray:
         """Add the next block, (n,) or (n, n_channels), and return what it completes at 16 kHz."""
-        mono = to_mono(block)
+        mono, self._channel = _mix(block, self._channel)
         if self.rate == SAMPLE_RATE:
             return mono
+        self._pushed += len(mono)
         self._held = np.concatenate([self._held, mono])
         ready = len(self._held) // self.ratio.numerator - self.margin
         if ready <= self._given:
@@ -118,8 +141,10 @@ class Resampler:
         forget = max(0, ready - self.margin)
         self._held = self._held[forget * self.ratio.numerator :]
         self._given = ready - forget
+        self._returned += len(resampled)
         return resampled
 
     def finish(self) -> np.ndarray:
         """Return what is left."""
-        return resample(self._held, self.rate)[self._given * self.ratio.denominator :]
+        rest = resample(self._held, self.rate)[self._given * self.ratio.denominator :]
+        return rest[: max(0, -(-self._pushed * SAMPLE_RATE // self.rate) - self._returned)]
