@@ -21,8 +21,9 @@ from ser_embed.audio.cutting import (
     late_start,
 )
 from ser_embed.audio.finding import Found
-from ser_embed.audio.opening import Sound, open_sound
+from ser_embed.audio.opening import open_sound
 from ser_embed.audio.resampling import Resampler
+from ser_embed.audio.sounds import Sound
 from ser_embed.errors import AudioError
 
 __all__ = ["AudioFile", "load_audio"]

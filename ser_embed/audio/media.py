@@ -8,7 +8,7 @@ from typing import BinaryIO
 import av
 import numpy as np
 
-from ser_embed.audio.opening import read_away
+from ser_embed.audio.sounds import read_away
 from ser_embed.errors import AudioError
 
 __all__ = ["MediaSound"]
@@ -23,7 +23,7 @@ _RUN_UP = 1.0  # seconds decoded before the place that was sought: codecs carry 
 
 
 class MediaSound:
-    """The first sound track of a file, decoded by PyAV; see `opening.Sound`."""
+    """The first sound track of a file, decoded by PyAV; see `Sound`."""
 
     def __init__(self, stack: contextlib.ExitStack, path: Path, file: BinaryIO) -> None:
         stack.enter_context(_named_faults(path))

@@ -11,51 +11,24 @@ import re
 import struct
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Protocol
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 import soundfile
 
 from ser_embed.audio.constants import MEDIA_ENDINGS
+from ser_embed.audio.sounds import Sound, read_away
 from ser_embed.errors import AudioError
 
 if TYPE_CHECKING:
     from ser_embed.audio.media import MediaSound
 
-__all__ = ["Sound", "open_sound", "read_away"]
+__all__ = ["open_sound"]
 
 _RATES = (1_000, 384_000)  # samples per second that a file may have: any other is a broken header
 _LFS_MARK = b"version https://git-lfs"
 _UNKNOWN_LENGTH = 2**40  # samples; libsndfile's value for a length that the header leaves out
 _MAX_DENSITY = 8192  # samples a byte; the longest silence in FLAC takes a byte for 5,500
-
-
-class Sound(Protocol):
-    """A file that is being decoded.
-
-    Attributes:
-        rate: Samples per second.
-        channels: Channels.
-        stated: Length in samples by the header, None if only its end tells.
-    """
-
-    rate: int
-    channels: int
-    stated: int | None
-
-    def skip(self, n: int) -> int:
-        """Leave out the first `n` samples, before anything is read; return how many there were."""
-
-    def read(self, n: int) -> np.ndarray:
-        """Return the next `n` samples, float32 (n, n_channels); fewer at the end alone."""
-
-
-def read_away(sound: Sound, n: int) -> int:
-    """Read the next `n` samples and forget them; return how many there were."""
-    done = 0
-    while done < n and (found := len(sound.read(min(n - done, sound.rate)))):
-        done += found
-    return done
 
 
 @contextlib.contextmanager
