@@ -157,6 +157,9 @@ class LabelScheme:
     def encode(self, emotions: Iterable[str], intensities: Iterable[str]) -> list[int]:
         """Return class indices, -1 where the scheme leaves the emotion out.
 
+        So it does where an emotion's class isn't among `classes`: a head's card has the whole
+        mapping, and of the classes those that the head knows.
+
         Raises:
             LabelError: Some emotions aren't named by a mapping file; all of them are listed.
         """
@@ -169,7 +172,16 @@ class LabelScheme:
             raise LabelError(self._unknown(unknown))
         if unknown:
             log.warning("%s has no class for %s: left out", self.name, _listed(unknown))
-        return [index[found[pair][1]] for pair in pairs]
+        return [index.get(found[pair][1], -1) for pair in pairs]
+
+    def leaves_out_all(self, words: Iterable[str]) -> str:
+        """Return what is to be said where no clip, of these emotions, has a class."""
+        own = "" if self.name == OWN else f", or --labels {OWN} for the clips' own words"
+        return (
+            f"the label scheme {self.name!r} leaves out every clip: no class for "
+            f"{', '.join(map(repr, sorted(words)))}. Give a mapping file that names them, "
+            f"--labels FILE.csv with the header emotion,label{own}"
+        )
 
     def _unknown(self, unknown: Mapping[str, int]) -> str:
         return (

@@ -30,6 +30,7 @@ from ser_embed.evaluate.contestants import Contestant, Terms, contestant_of, ent
 from ser_embed.evaluate.options import MODELS, CompareConfig
 from ser_embed.extract import spread
 from ser_embed.reports import Plot, read_table, write_json
+from ser_embed.splits import contents_of
 from ser_embed.templates import render
 
 __all__ = ["compare_models"]
@@ -76,15 +77,11 @@ def _row(contestant: Contestant, terms: Terms) -> dict[str, Any]:
     """Train a model and return its line of the table."""
     entry = enter(contestant, terms)
     report = json.loads((entry.run / "report.json").read_text(encoding="utf-8"))
-    wanted = LabelScheme.load(terms.labels).fit(u.emotion for u in terms.listing.utterances).classes
-    if tuple(report["classes"]) != wanted:
-        raise HeadError(
-            f"{entry.run}: its classes are {', '.join(report['classes'])}, not those of --labels "
-            f"{terms.labels}"
-        )
+    if contestant.kind == "run":  # all others were trained with these labels
+        _check_classes(entry.run, report["classes"], terms)
     folds = list(report["folds"].values())
     tested = read_table(entry.run / "predictions.csv")
-    clips = sorted(tested["sha256"]) if "sha256" in tested else []
+    clips = sorted(contents_of(tested)) if "sha256" in tested else []
     files = [entry.run / TIMES, *entry.run.glob(f"*/{TIMES}")]  # a fold each
     times = [json.loads(file.read_text()) for file in files if file.is_file()]
     return {
@@ -96,9 +93,22 @@ def _row(contestant: Contestant, terms: Terms) -> dict[str, Any]:
         "training_cpu_seconds": sum(one["cpu_seconds"] for one in times) if times else None,
         "clips_per_second": entry.clips_per_second,
         "guess": max(scores["uar"] for scores in report["baselines"].values()),
-        "warnings": report["warnings"], "run": str(entry.run),
+        "warnings": [*report["warnings"], *report.get("notes", [])], "run": str(entry.run),
         "tested": hashlib.sha256("".join(clips).encode()).hexdigest(),
     }  # fmt: skip
+
+
+def _check_classes(run: Path, classes: Sequence[str], terms: Terms) -> None:
+    """Refuse a finished run whose classes aren't those that the clips have."""
+    clips = terms.listing.utterances
+    scheme = LabelScheme.load(terms.labels).fit(u.emotion for u in clips)
+    codes = set(scheme.encode((u.emotion for u in clips), (u.intensity for u in clips)))
+    wanted = [name for number, name in enumerate(scheme.classes) if number in codes]
+    if list(classes) not in (wanted, list(scheme.classes)):
+        raise HeadError(
+            f"{run}: its classes are {', '.join(classes)}, not those of --labels {terms.labels}, "
+            f"{', '.join(wanted)}"
+        )
 
 
 # --- what is written -------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ser_embed.command import DONE, SOME_CLIPS_FAILED, Outcome, command_line
-from ser_embed.errors import SplitError, StoreError
+from ser_embed.errors import LabelError, SplitError, StoreError
 from ser_embed.evaluate.evaluation import evaluate_run
 from ser_embed.evaluate.options import CrossCorpusConfig, EvaluateConfig
 from ser_embed.reports import Plot, Report, write_json
@@ -46,28 +46,33 @@ def _cell(folder: Path) -> dict[str, Any]:
         "uar": report.uar, "uar_ci": report.uar_ci, "ci_by": report.ci_by, "wa": report.wa,
         "clips": report.clips, "speakers": len(set(report.groups["speaker"]) - {"unknown"}),
         "classes": [name for name, row in report.per_class.items() if row["support"]],
-        "guess": report.baseline, "warnings": report.warnings,
+        "guess": report.baseline, "warnings": [*report.warnings, *report.notes],
     }  # fmt: skip
 
 
-def _row(config: CrossCorpusConfig, corpora: Mapping[str, Sequence[Path]], trained: str,
-         out: Path) -> dict[str, dict[str, Any]]:  # fmt: skip
-    """Train on one corpus and return its cells by tested corpus."""
+def _row(
+    config: CrossCorpusConfig, corpora: Mapping[str, Sequence[Path]], trained: str, out: Path
+) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
+    """Train on one corpus; return its cells by tested corpus, and why others can't be tested."""
     outcome = train(TrainConfig(
         stores=tuple(corpora[trained]), early_stop=True, labels=config.labels, split=config.split,
         head=config.head, epochs=config.epochs, ensemble=config.ensemble, seed=config.seed,
         runs_dir=out, json=True, quiet=config.quiet,
     ))  # fmt: skip
     run = Path(outcome.result["run"])
-    cells = {}
+    cells, faults = {}, {}
     for tested, stores in corpora.items():
         folder = run
         if tested != trained:
             folder = run / f"evaluation-{tested}"
-            evaluate_run(EvaluateConfig(run=run, stores=tuple(stores), out=folder, json=True))
+            try:
+                evaluate_run(EvaluateConfig(run=run, stores=tuple(stores), out=folder, json=True))
+            except StoreError as error:  # none of its clips has a class of the run
+                faults[tested] = str(error)
+                continue
         cells[tested] = _cell(folder)
         log.info("%s on %s: UAR %.3f", trained, tested, cells[tested]["uar"])
-    return cells
+    return cells, faults
 
 
 def cross_corpus(config: CrossCorpusConfig) -> Outcome:
@@ -81,25 +86,29 @@ def cross_corpus(config: CrossCorpusConfig) -> Outcome:
     out = config.out or config.runs_dir / f"cross-corpus-{Path(config.labels).stem}"
     rows: dict[str, dict[str, dict[str, Any]]] = {}
     faults: dict[str, str] = {}
+    untested: dict[str, dict[str, str]] = {}
     for trained in corpora:
         try:
-            rows[trained] = _row(config, corpora, trained, out)
-        except SplitError as error:  # it can still be tested on
+            rows[trained], untested[trained] = _row(config, corpora, trained, out)
+        except (LabelError, SplitError, StoreError) as error:  # it may still be tested on
             faults[trained] = str(error)
             print(f"failed: training on {trained}: {error}", file=sys.stderr)
+            continue
+        for tested, why in untested[trained].items():
+            print(f"failed: {trained} on {tested}: {why}", file=sys.stderr)
     if not rows:
         raise SplitError("none of these corpora can be trained on with --labels "
                          f"{config.labels} --split {config.split}")  # fmt: skip
     table = {
         "labels": Path(config.labels).stem, "split": config.split, "corpora": list(corpora),
         "command": command_line("python -m ser_embed.crosscorpus", config),
-        "trained_on": rows, "not_trained_on": faults,
+        "trained_on": rows, "not_trained_on": faults, "not_tested": untested,
     }  # fmt: skip
     _write(out, table)
     if not config.json:
         print(_grid(table))
         print(f"table: {out / 'cross-corpus.md'}")
-    return Outcome(table, SOME_CLIPS_FAILED if faults else DONE)
+    return Outcome(table, SOME_CLIPS_FAILED if faults or any(untested.values()) else DONE)
 
 
 def _grid(table: Mapping[str, Any]) -> str:
@@ -108,6 +117,9 @@ def _grid(table: Mapping[str, Any]) -> str:
     for trained, cells in table["trained_on"].items():
         texts = []
         for tested in names:
+            if tested not in cells:
+                texts.append("")
+                continue
             low, high = cells[tested]["uar_ci"]
             text = f"{cells[tested]['uar']:.3f} [{low:.3f}, {high:.3f}]"
             texts.append(f"**{text}**" if tested == trained else text)
@@ -118,8 +130,13 @@ def _grid(table: Mapping[str, Any]) -> str:
 def _write(out: Path, table: dict[str, Any]) -> None:
     out.mkdir(parents=True, exist_ok=True)
     rows = table["trained_on"]
-    uar = np.array([[cells[name]["uar"] for name in table["corpora"]] for cells in rows.values()])
+    uar = np.array([[cells[name]["uar"] if name in cells else np.nan for name in table["corpora"]]
+                    for cells in rows.values()])  # fmt: skip
     Plot.transfer(uar, list(rows), table["corpora"]).save(out / "cross-corpus.png")
-    text = render(TEMPLATE, grid=_grid(table), **table)
+    # Of a corpus any row says what it is: the first that tested it.
+    first = {name: next((cells[name] for cells in rows.values() if name in cells), None)
+             for name in table["corpora"]}  # fmt: skip
+    tested = {name: cell for name, cell in first.items() if cell}
+    text = render(TEMPLATE, grid=_grid(table), tested=tested, **table)
     (out / "cross-corpus.md").write_text(text, encoding="utf-8")
     write_json(out / "cross-corpus.json", table)

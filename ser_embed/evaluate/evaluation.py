@@ -1,12 +1,12 @@
 """A run scored on its own test part, or on every clip of other stores or folders."""
 
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from ser_embed.command import Outcome
 from ser_embed.corpora import LabelScheme, listing_of
-from ser_embed.errors import HeadError, StoreError
+from ser_embed.errors import HeadError, LabelError, StoreError
 from ser_embed.evaluate.options import EvaluateConfig
 from ser_embed.finetune import Recordings, is_network
 from ser_embed.heads import read_card
@@ -27,13 +27,18 @@ def evaluate_run(config: EvaluateConfig) -> Outcome:
     folders = Classifier.head_folders(config.run)
     cards = [read_card(folder) for folder in folders]
     card, seed = cards[0], cards[0]["split"]["seed"]
+    scheme = _scheme(config, card)
     clips: Labelled
     if is_network(card):
-        clips = _read_audio(config, card)
+        clips = _read_audio(config, card, scheme)
         other = not set(clips.table["corpus"]) <= set(card["corpora"])
     else:
-        clips = _open_stores(config, card)
+        clips = _open_stores(config, card, scheme)
         other = bool(config.stores)
+    if config.labels and not other:
+        raise HeadError(
+            "--labels maps the emotions of stores that the run wasn't trained on: name them"
+        )
     name = "-".join(sorted(set(clips.table["corpus"]))) if other else "own-test"
     scored = clips.every_clip(folders) if other else clips.own_test(folders)
     warnings = []
@@ -41,9 +46,11 @@ def evaluate_run(config: EvaluateConfig) -> Outcome:
         warnings.append("Synthetic demo clips are involved: this says nothing about real speech.")
     if not clips.trained:
         warnings.append("The encoder has untrained, seeded weights: a control.")
+    warnings += scored.warnings
     report = Report.of(
         f"{config.run.name} on {name}", scored.predictions, clips.classes,
-        training=scored.training, leakage=scored.leakage, warnings=warnings, seed=seed,
+        training=scored.training, leakage=scored.leakage, warnings=warnings,
+        notes=clips.notes, seed=seed,
     )  # fmt: skip
     out = config.out or config.run / f"evaluation-{name}"
     report.save(out, scored.predictions)
@@ -74,12 +81,26 @@ def evaluate_run(config: EvaluateConfig) -> Outcome:
 # --- the clips -------------------------------------------------------------------------------
 
 
-def _scheme(card: dict[str, Any]) -> LabelScheme:
-    labels = card["labels"]
-    return LabelScheme(labels["name"], tuple(card["classes"]), labels["mapping"])
+def _scheme(config: EvaluateConfig, card: dict[str, Any]) -> LabelScheme:
+    """Return what makes the clips' emotions into the run's classes: its own scheme, or --labels.
+
+    Raises:
+        LabelError: --labels names no class of the run, or a mapping file one that it doesn't have.
+    """
+    classes, labels = tuple(card["classes"]), card["labels"]
+    if not config.labels:
+        return LabelScheme(labels["name"], classes, labels["mapping"])
+    scheme = LabelScheme.load(config.labels).fit(classes)
+    strange = [name for name in scheme.classes if name not in classes]
+    if strange and (scheme.complete or len(strange) == len(scheme.classes)):
+        raise LabelError(
+            f"--labels {config.labels}: {', '.join(strange)} is no class of {config.run}, which "
+            f"has {', '.join(classes)}"
+        )
+    return replace(scheme, classes=classes)
 
 
-def _read_audio(config: EvaluateConfig, card: dict[str, Any]) -> Recordings:
+def _read_audio(config: EvaluateConfig, card: dict[str, Any], scheme: LabelScheme) -> Recordings:
     if config.stores:
         raise HeadError(f"{config.run}: a fine-tuned run, which takes --audio and no stores")
     if config.audio is None and config.csv is None and not config.corpus:
@@ -88,16 +109,16 @@ def _read_audio(config: EvaluateConfig, card: dict[str, Any]) -> Recordings:
             "it again, name audio: --audio ROOT --corpus NAME, or --csv FILE"
         )
     clips = Recordings.read(
-        listing_of(config.audio, config.corpus, config.csv), _scheme(card),
+        listing_of(config.audio, config.corpus, config.csv), scheme,
         Classifier.settings_of(card, config.run), card["encoder_trained"], workers=0,
-        quiet=config.quiet,
+        quiet=config.quiet, every_class=True,
     )  # fmt: skip
     for path, reason in clips.faults:
         print(f"failed: {path}: {reason}", file=sys.stderr)
     return clips
 
 
-def _open_stores(config: EvaluateConfig, card: dict[str, Any]) -> Labelled:
+def _open_stores(config: EvaluateConfig, card: dict[str, Any], scheme: LabelScheme) -> Labelled:
     """Open the stores named, else those in --features-dir that the run was trained on."""
     settings, own = Classifier.settings_of(card, config.run), set(card["corpora"])
     if config.audio or config.csv or config.corpus:
@@ -121,4 +142,4 @@ def _open_stores(config: EvaluateConfig, card: dict[str, Any]) -> Labelled:
             f"({', '.join(sorted(own))}, key {settings.key}) is there; extract them again or name "
             "stores"
         )
-    return load_clips(stores, _scheme(card))
+    return load_clips(stores, scheme, every_class=True)

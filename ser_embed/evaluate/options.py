@@ -35,6 +35,9 @@ class EvaluateConfig(Options):
     """Which it is: ravdess, tess, ..., or demo."""
     csv: Path | None = None
     """A CSV with the header path,emotion[,speaker,gender,intensity,start,end] instead."""
+    labels: str = ""
+    """A mapping file from the clips' emotions to the run's classes, or sentiment3, emotion4,
+    emotion8, intensity21, own. Default: the scheme that the run was trained with."""
     features_dir: Path = FEATURES_DIR
     """Where the run's own stores are looked for."""
     out: Path | None = None

@@ -23,6 +23,7 @@ from ser_embed.heads import read_card
 from ser_embed.predict import Classifier
 from ser_embed.progress import progress
 from ser_embed.reports import Comparison, Plot, Report, find_originals, read_table, write_json
+from ser_embed.splits import contents_of
 from ser_embed.store import FeatureStore
 from ser_embed.templates import render
 
@@ -181,17 +182,18 @@ def _classify(
 ) -> Iterator[tuple[str, int, list[float] | None]]:  # fmt: skip
     """Yield (condition, row, probabilities) by one head, None where a clip can't be classified."""
     classifier: Classifier | None = None
-    for row, file, sha256 in clips[["file", "sha256"]].itertuples(name=None):
+    columns = clips.assign(sound=contents_of(clips))[["file", "sha256", "sound", "start", "end"]]
+    for row, file, sha256, sound, start, end in columns.itertuples(name=None):
         samples = None
         for name in names:
             condition = CONDITIONS[name]
-            key = (card["weights_sha256"], condition.description, sha256)
+            key = (card["weights_sha256"], condition.description, sound)
             if key not in answers.known:
                 if classifier is None:
                     classifier = Classifier.load(folder, backend=config.backend)
                 if samples is None:
                     seconds = classifier.seconds and classifier.seconds + LEAD_SECONDS
-                    samples = AudioFile(file).read(seconds).samples
+                    samples = AudioFile(file).read(seconds, start=start, end=end or None).samples
                 # Seeded by the clip's bytes: the same noise at every call, whatever the order.
                 rng = np.random.default_rng(int(sha256[:16], 16))
                 disturbed, rate = condition.disturb(samples, rng)

@@ -24,14 +24,22 @@ TOLERANCE = 1e-4  # between an export's probabilities and the classifier's
 Runner = Callable[[np.ndarray], np.ndarray]  # waveforms (B, S) to probabilities (B, C)
 
 
-def waveform_of(classifier: Classifier, path: Path) -> np.ndarray:
+def waveform_of(
+    classifier: Classifier, path: Path, start: float | None = None, end: float | None = None
+) -> np.ndarray:
     """Return a file's first part as its graph takes it: float32 (1, S), trimmed, cut, filled.
+
+    Args:
+        classifier: Whose clip length and filling count.
+        path: The file.
+        start: Where the clip begins in it, in seconds; None: at its beginning.
+        end: Where it ends; None: at the file's end.
 
     Raises:
         AudioError: The file can't be used.
     """
     settings = classifier.settings
-    clip = AudioFile(path).read(settings.seconds, settings.trim)
+    clip = AudioFile(path).read(settings.seconds, settings.trim, start, end)
     return clip.fit(settings.seconds, settings.fill, settings.seed)[None]
 
 
@@ -109,7 +117,7 @@ def measure_accuracy(
     predicted: dict[str, list[int]] = {name: [] for name in runs}
     for clip, label in track(known, f"measure on {listing.corpus}", "clip", quiet=quiet):
         try:
-            waveform = waveform_of(classifier, clip.path)
+            waveform = waveform_of(classifier, clip.path, clip.start, clip.end)
         except AudioError as error:
             failed += 1
             print(f"failed: {error}", file=sys.stderr)

@@ -109,7 +109,7 @@ class Recordings(Labelled):
     @classmethod
     def read(
         cls, listing: Listing, scheme: LabelScheme, settings: FeatureSettings, trained: bool,
-        workers: int, quiet: bool,
+        workers: int, quiet: bool, every_class: bool = False,
     ) -> "Recordings":  # fmt: skip
         """Read every clip once: hash it, and find out whether it can be used.
 
@@ -120,9 +120,10 @@ class Recordings(Labelled):
             trained: Whether the encoder's weights were trained.
             workers: Processes that read; 0 for none.
             quiet: Whether progress is hidden.
+            every_class: Whether classes that no clip has stay, since a network has them.
 
         Raises:
-            LabelError: An emotion that the scheme doesn't name.
+            LabelError: An emotion that a mapping file doesn't name, or clips of one class alone.
             CorpusError: No clip can be used.
             StoreError: The scheme leaves out every clip.
         """
@@ -132,10 +133,7 @@ class Recordings(Labelled):
         kept = [(utterance, label) for utterance, label in pairs if label >= 0]
         left_out = Counter(utterance.emotion for utterance, label in pairs if label < 0)
         if not kept:
-            words = ", ".join(f"{word!r}" for word in sorted(left_out))
-            raise StoreError(
-                f"the label scheme {scheme.name!r} leaves out every clip: no class for {words}"
-            )
+            raise StoreError(scheme.leaves_out_all(left_out))
         rows, faults, seen = [], list(listing.faults), set()
         with Readers(workers) as readers:
             items = track(readers.read((u for u, _ in kept), settings),
@@ -154,9 +152,13 @@ class Recordings(Labelled):
                 f"{listing.root}: none of its {len(faults)} clips can be used; the first is "
                 f"{path}: {reason}"
             )
+        table, classes, dropped = _table_of(rows), scheme.classes, tuple[str, ...]()
+        if not every_class:
+            codes = table["label"].to_numpy()
+            table["label"], classes, dropped = Labelled.without_absent(codes, scheme)
         return cls(
-            table=_table_of(rows), settings=settings, classes=scheme.classes, trained=trained,
-            demo=listing.synthetic, left_out=dict(left_out.most_common()),
+            table=table, settings=settings, classes=classes, trained=trained,
+            demo=listing.synthetic, left_out=dict(left_out.most_common()), dropped=dropped,
             root=listing.root, faults=tuple(faults),
         )  # fmt: skip
 

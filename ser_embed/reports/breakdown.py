@@ -183,7 +183,7 @@ def corpus_facts(clips: pd.DataFrame, classes: Sequence[str], seed: int) -> list
         labels = part["label"].map(index).to_numpy(dtype=int)
         names, speakers = np.unique(part["speaker"].to_numpy(dtype=str), return_inverse=True)
         named = _counts(speakers, labels, (len(names), len(classes)))[names != ""]
-        predicted = _from_speaker(speakers, labels, len(classes), seed)
+        predicted = _from_speaker(speakers, names != "", labels, len(classes), seed)
         scores = scores_of(labels, predicted, len(classes))
         found.append(CorpusFacts(
             corpus=str(corpus), clips=len(part), speakers=len(named),
@@ -201,7 +201,7 @@ def _counts(speakers: np.ndarray, labels: np.ndarray, shape: tuple[int, int]) ->
 
 
 def _from_speaker(
-    speakers: np.ndarray, labels: np.ndarray, n_classes: int, seed: int
+    speakers: np.ndarray, named: np.ndarray, labels: np.ndarray, n_classes: int, seed: int
 ) -> np.ndarray:
     predicted = np.full(len(labels), np.bincount(labels).argmax())
     if len(labels) < SPEAKER_FOLDS:
@@ -210,6 +210,7 @@ def _from_speaker(
     # always be predicted wrongly.
     for rest, fifth in KFold(SPEAKER_FOLDS, shuffle=True, random_state=seed).split(labels):
         counts = _counts(speakers[rest], labels[rest], (int(speakers.max()) + 1, n_classes))
-        most = np.where(counts.any(1), counts.argmax(1), counts.sum(0).argmax())
+        known = counts.any(1) & named  # clips without a name are not one person's
+        most = np.where(known, counts.argmax(1), counts.sum(0).argmax())
         predicted[fifth] = most[speakers[fifth]]
     return predicted

@@ -30,7 +30,7 @@ from ser_embed.reports.breakdown import (
 from ser_embed.reports.paired import Comparison
 from ser_embed.reports.plots import Plot
 from ser_embed.reports.scores import Report
-from ser_embed.reports.tables import find_originals, read_table
+from ser_embed.reports.tables import find_originals, read_table, with_ranges
 from ser_embed.store import FeatureSettings
 from ser_embed.templates import render
 
@@ -105,10 +105,10 @@ class Page:
 
     def _corpora(self) -> list[dict[str, Any]]:
         """Return each corpus's report, and facts from every clip of the run and of the test."""
-        columns = ["corpus", "path", "speaker", "label"]
+        columns = ["corpus", "path", "start", "end", "speaker", "label"]
         tables = [read_table(folder / "clips.csv")[columns] for folder in self.folders]
-        clips = pd.concat([*tables, self.predictions[columns]], ignore_index=True)
-        clips = clips.drop_duplicates(["corpus", "path"])
+        tables.append(with_ranges(self.predictions)[columns])
+        clips = pd.concat(tables, ignore_index=True).drop_duplicates(columns[:4])
         facts = {one.corpus: one for one in corpus_facts(clips, self.report.classes, 0)}
         scored = self._scored(self.predictions, self.predictions["corpus"])
         return [{"report": one, "facts": facts[name]} for name, one in scored.items()]
@@ -183,13 +183,13 @@ class Page:
             return None
 
     def _errors(self, roots: Sequence[Path]) -> Iterator[dict[str, Any]]:
-        worst = most_confident_errors(self.predictions)
+        worst = most_confident_errors(with_ranges(self.predictions))
         files = find_originals(worst, roots) if roots else [None] * len(worst)
         settings = FeatureSettings(**self.cards[0]["features"])
         for clip, file in zip(worst.to_dict("records"), files, strict=True):
             yield {
                 **{str(k): v for k, v in clip.items()},
-                "sound": _sound(file, settings) if file else None,
+                "sound": _sound(file, clip["start"], clip["end"], settings) if file else None,
             }
 
 
@@ -213,10 +213,11 @@ def _figure(draw: Callable[[], Plot]) -> dict[str, str]:
     return found
 
 
-def _sound(file: Path, settings: FeatureSettings) -> str | None:
+def _sound(file: Path, start: float, end: float, settings: FeatureSettings) -> str | None:
     """Return a clip as the classifier takes it, before it is filled: FLAC, 16 kHz, mono."""
     try:
-        clip = AudioFile(file).read(settings.seconds or PLAYED_SECONDS, settings.trim)
+        seconds = settings.seconds or PLAYED_SECONDS
+        clip = AudioFile(file).read(seconds, settings.trim, start, end or None)
     except AudioError:
         return None
     memory = io.BytesIO()

@@ -10,6 +10,7 @@ import pandas as pd
 from ser_embed.errors import HeadError
 from ser_embed.reports.scores import Report, resampled, scores_of, uar_of
 from ser_embed.reports.tables import read_table, write_json
+from ser_embed.splits import contents_of
 from ser_embed.templates import render
 
 __all__ = ["Comparison", "mcnemar"]
@@ -192,6 +193,8 @@ def _pairs(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
     keys = ["corpus", "sha256"]
     sides = []
     for table in (first, second):
+        # Several clips may be ranges of one file.
+        table = table.assign(sha256=contents_of(table))
         # Clips with the same bytes, and those of folds that overlap, pair up in their order.
         number = table.groupby(keys).cumcount().rename("number")
         sides.append(table[[*keys, "speaker", "label", "predicted"]].join(number))
@@ -202,6 +205,7 @@ def _warnings(name: str, leakage: Mapping[str, int]) -> list[str]:
     return [
         f"{name} was trained on {leakage[what]} of the {text} it is tested on, which flatters it."
         for what, text in (("shared_speakers", "speakers"), ("duplicates", "clips"),
+                           ("near_duplicates", "clips, in other formats,"),
                            ("halves", "recordings"))
         if leakage.get(what)
     ]  # fmt: skip

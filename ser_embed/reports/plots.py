@@ -217,9 +217,10 @@ class Plot:
     def transfer(
         cls, uar: np.ndarray, trained: Sequence[str], tested: Sequence[str], ax: Axes | None = None
     ) -> "Plot":
-        """Draw the UAR of corpora (n, m), rows trained on, columns tested on."""
+        """Draw the UAR of corpora (n, m), rows trained on, columns tested on; NaN: not tested."""
         ax = _axes(ax, 2.4 + 0.95 * len(tested), 1.8 + 0.75 * len(trained))
-        _cells(ax, uar, np.char.mod("%.1f", 100 * uar), trained, tested)
+        texts = np.where(np.isnan(uar), "", np.char.mod("%.1f", 100 * uar))
+        _cells(ax, uar, texts, trained, tested)
         for text in ax.texts:
             column, row = map(round, text.get_position())
             text.set_fontweight("bold" if trained[row] == tested[column] else "normal")

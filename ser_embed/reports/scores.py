@@ -80,6 +80,7 @@ class Report:
         leakage: Counts of what test and training have in common.
         warnings: Sentences that belong next to the score.
         folds: UAR of each fold, of a cross-validation.
+        notes: Sentences on what isn't in it: clips that were left out, classes that were dropped.
     """
 
     title: str
@@ -99,6 +100,7 @@ class Report:
     leakage: dict[str, int]
     warnings: list[str] = field(default_factory=list)
     folds: dict[str, float] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
     @classmethod
     def of(
@@ -110,6 +112,7 @@ class Report:
         training: pd.DataFrame,
         leakage: Mapping[str, int],
         warnings: Sequence[str] = (),
+        notes: Sequence[str] = (),
         seed: int = 0,
     ) -> "Report":
         """Score predictions.
@@ -124,6 +127,7 @@ class Report:
                 cross-validated, `fold`: what the baselines are computed from.
             leakage: The audit of the split.
             warnings: Further sentences to print next to the score.
+            notes: On what isn't in it.
             seed: Seed of the resampling.
         """
         index, n = {name: i for i, name in enumerate(classes)}, len(classes)
@@ -133,7 +137,7 @@ class Report:
         correct = truth == predicted
         matrices, by = resampled(predictions["speaker"], truth, predicted, n, seed)
         low, high = np.percentile(uar_of(matrices), [2.5, 97.5])
-        folds = {}
+        folds, absent = {}, _absent_warnings(predictions, classes)
         if "fold" in predictions and predictions["fold"].nunique() > 1:
             for name, rows in predictions.groupby("fold", sort=False).indices.items():
                 folds[str(name)] = scores_of(truth[rows], predicted[rows], n)["uar"]
@@ -152,8 +156,9 @@ class Report:
             ece_raw=expected_calibration_error(predictions["raw_confidence"].to_numpy(), correct),
             baselines=_baselines(predictions, training, truth, index),
             leakage=dict(leakage),
-            warnings=[*_leakage_warnings(leakage), *warnings],
+            warnings=[*_leakage_warnings(leakage), *absent, *warnings],
             folds=folds,
+            notes=list(notes),
         )  # fmt: skip
 
     @classmethod
@@ -208,6 +213,8 @@ class Report:
         print(self.headline)
         for warning in self.warnings:
             print(f"  careful: {warning}")
+        for note in self.notes:
+            print(f"  {note}")
         print(f"  no-audio baseline: UAR {self.baseline:.3f}")
         print(f"report: {path}")
 
@@ -225,7 +232,8 @@ class Report:
         for column, groups in self.groups.items():
             values = [row["uar"] for row in groups.values()]
             Plot.groups(list(groups), values, self.uar).save(folder / f"by_{column}.png")
-        predictions.to_csv(
+        ranges = {name: object for name in ("start", "end") if name in predictions}  # not rounded
+        predictions.astype(ranges).to_csv(
             folder / "predictions.csv", index=False, float_format="%.5f", errors="surrogateescape"
         )
         (folder / "report.md").write_text(self.to_markdown(), encoding="utf-8")
@@ -251,17 +259,22 @@ def resampled(
 ) -> tuple[np.ndarray, str]:
     """Resample speakers with replacement: a new recording comes from a new speaker.
 
-    Clips (N,) are resampled where there are no two speakers, or one is unknown. Two sets of
-    predictions of the same clips are resampled alike, so their matrices pair up.
+    Each clip without a named speaker is resampled by itself, as if of a speaker of its own; so is
+    every clip (N,) where all are of one. Two sets of predictions of the same clips are resampled
+    alike, so their matrices pair up.
 
     Returns:
         Confusion matrices (2000, C, C), and what was resampled.
     """
     names, which = np.unique(speakers.to_numpy(dtype=str), return_inverse=True)
-    by = "speakers"
-    if len(names) < 2 or "" in names:
-        which, by = np.arange(len(truth)), "clips (there are no two named speakers)"
+    by, unnamed = "speakers", (speakers == "").to_numpy()
+    which[unnamed] = len(names) + np.arange(unnamed.sum())
+    _, which = np.unique(which, return_inverse=True)
     n = int(which.max()) + 1
+    if unnamed.all() or n < 2:
+        n, which, by = len(truth), np.arange(len(truth)), "clips (there are no two named speakers)"
+    elif unnamed.any():
+        by = f"speakers (clips without a named speaker, {unnamed.sum()}, each by itself)"
     per_group = np.zeros((n, n_classes, n_classes))
     np.add.at(per_group, (which, truth, predicted), 1)
     rng = np.random.default_rng(seed)
@@ -296,6 +309,7 @@ def _baselines(
         usual = {
             name: int(np.bincount(labels[group]).argmax())
             for name, group in seen.groupby("speaker").indices.items()
+            if name  # clips without one are not one person's
         }
         majority[rows] = most
         speakers = predictions["speaker"].iloc[rows]
@@ -308,6 +322,32 @@ def _baselines(
     return found
 
 
+def _absent_warnings(predictions: pd.DataFrame, classes: Sequence[str]) -> list[str]:
+    """Name the classes that no test clip has: the means are over the others alone."""
+    found = set(predictions["label"])
+    absent = [name for name in classes if name not in found]
+    warnings = []
+    if len(found) == 1:
+        warnings.append(
+            f"All test clips are {found.pop()}: the UAR is the accuracy on that one class, and "
+            "doesn't say whether classes are told apart."
+        )
+    elif absent:
+        warnings.append(
+            f"No test clip is {', '.join(absent)}: UAR and macro-F1 are means over the other "
+            f"{len(found)} classes."
+        )
+    if "fold" in predictions and predictions["fold"].nunique() > 1:
+        folds = predictions.groupby("fold", sort=False)["label"].nunique()
+        few = folds[folds < len(classes) - len(absent)]
+        if len(few):
+            warnings.append(
+                f"{len(few)} of {len(folds)} folds test fewer classes than there are "
+                f"({few.index[0]}: {few.iloc[0]}): a fold's UAR is a mean over its own classes."
+            )
+    return warnings
+
+
 def _leakage_warnings(leakage: Mapping[str, int]) -> list[str]:
     speakers = leakage.get("test_speakers")
     warnings = []
@@ -316,13 +356,24 @@ def _leakage_warnings(leakage: Mapping[str, int]) -> list[str]:
             f"{leakage['shared_speakers']} of {speakers} test speakers were also "
             "trained on: the score is not what a new speaker would get."
         )
+    unnamed, also = leakage.get("unnamed", 0), leakage.get("unnamed_training", 0)
     if speakers == 0:
         warnings.append(
             "The test clips' speakers are unknown, so they may have been trained on: the score is "
             "not what a new speaker would get."
         )
+    elif unnamed or also:
+        warnings.append(
+            f"{unnamed} test clips and {also} training clips have no named speaker: that the same "
+            "people are on both sides can't be excluded."
+        )
     if leakage.get("duplicates"):
         warnings.append(f"{leakage['duplicates']} test clips are byte-identical to training clips.")
+    if leakage.get("near_duplicates"):
+        warnings.append(
+            f"{leakage['near_duplicates']} test clips are near-duplicates of training clips: the "
+            "same recording in another format or under another name."
+        )
     if leakage.get("halves"):
         warnings.append(
             f"{leakage['halves']} test clips are cut from a recording whose other part was "

@@ -8,9 +8,10 @@ from typing import Any
 import pandas as pd
 
 from ser_embed.audio import AudioFile
+from ser_embed.corpora import Utterance
 from ser_embed.errors import AudioError, HeadError
 
-__all__ = ["find_originals", "read_table", "write_json"]
+__all__ = ["find_originals", "read_table", "with_ranges", "write_json"]
 
 _TEXT_COLUMNS = (
     "path", "corpus", "speaker", "gender", "emotion", "intensity", "label", "predicted", "sha256",
@@ -31,9 +32,25 @@ def read_table(path: Path) -> pd.DataFrame:
         )  # fmt: skip
         if not {"path", "corpus", "speaker", "label"} <= set(table):
             raise ValueError("its columns are others")
-        return table
+        table["speaker"] = table["speaker"].map(Utterance.person)
+        return with_ranges(table)
     except (OSError, ValueError) as error:
         raise HeadError(f"{path}: can't be read ({error}); train again") from error
+
+
+def with_ranges(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table of clips with `start` and `end`, float64, in seconds of the file.
+
+    0 is the file's beginning, and its end; so it is where a table, written before there were
+    ranges, doesn't say.
+    """
+    texts = {name: table.get(name, pd.Series(0.0, table.index)) for name in ("start", "end")}
+    return table.assign(
+        **{
+            name: pd.to_numeric(column, errors="coerce").fillna(0.0)
+            for name, column in texts.items()
+        }
+    )
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

@@ -3,8 +3,8 @@
 import hashlib
 import logging
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -13,16 +13,18 @@ import pandas as pd
 import torch
 from sklearn.utils.class_weight import compute_class_weight
 
-from ser_embed.corpora import LabelScheme
-from ser_embed.errors import HeadError, StoreError
+from ser_embed.corpora import LabelScheme, Utterance
+from ser_embed.errors import HeadError, LabelError, StoreError
 from ser_embed.heads import calibrated, load_head, read_card
 from ser_embed.reports import read_table
-from ser_embed.splits import Split, audit
+from ser_embed.splits import Split, audit, contents_of, overlap
 from ser_embed.store import FeatureSettings, FeatureStore
 from ser_embed.train.loop import log_probabilities
 from ser_embed.train.options import ClassWeights
 
-__all__ = ["Features", "Labelled", "LabelledClips", "Scored", "load_clips", "open_stores"]
+__all__ = [
+    "Features", "Labelled", "LabelledClips", "Scored", "load_clips", "open_stores", "table_of",
+]  # fmt: skip
 
 log = logging.getLogger(__name__)
 
@@ -85,7 +87,8 @@ def _machine_memory() -> float:
 PAPER_WEIGHTS = {"positive": 1.99, "neutral": 3.0, "negative": 1.0}
 
 _OF_THE_CLIP = (
-    "path", "corpus", "speaker", "gender", "emotion", "intensity", "seconds", "sha256",
+    "path", "corpus", "speaker", "gender", "emotion", "intensity", "seconds", "sha256", "start",
+    "end",
 )  # fmt: skip
 
 
@@ -97,19 +100,28 @@ class Scored:
         predictions: From `Labelled.predictions`; with a column `fold` if of several.
         training: `label` and `speaker` of the clips that training saw.
         leakage: What the two have in common, from `splits.audit`.
+        warnings: Sentences on classes that a part lacks.
     """
 
     predictions: pd.DataFrame
     training: pd.DataFrame
     leakage: dict[str, int]
+    warnings: tuple[str, ...] = ()
 
     @classmethod
     def joined(cls, folds: Sequence["Scored"]) -> "Scored":
-        """Return the folds of a run as one."""
+        """Return the folds of a run as one; a person who is in several of them counts once."""
+        leakage = {name: sum(fold.leakage[name] for fold in folds) for name in folds[0].leakage}
+        tested = [set(fold.predictions["speaker"]) - {""} for fold in folds]
+        trained = [set(fold.training["speaker"]) for fold in folds]
+        pairs = zip(tested, trained, strict=True)
+        leakage["unnamed_training"] = max(fold.leakage["unnamed_training"] for fold in folds)
+        leakage["test_speakers"] = len(set().union(*tested))
+        leakage["shared_speakers"] = len(set().union(*(a & b for a, b in pairs)))
         return cls(
             pd.concat([fold.predictions for fold in folds], ignore_index=True),
             pd.concat([fold.training for fold in folds], ignore_index=True),
-            {name: sum(fold.leakage[name] for fold in folds) for name in folds[0].leakage},
+            leakage,
         )
 
 
@@ -124,6 +136,7 @@ class Labelled:
         trained: Whether the encoder's weights were trained.
         demo: Whether the clips are the synthetic demo corpus.
         left_out: How many clips the label scheme leaves out, by emotion.
+        dropped: Classes of the scheme that no clip has.
     """
 
     table: pd.DataFrame
@@ -132,6 +145,7 @@ class Labelled:
     trained: bool
     demo: bool
     left_out: dict[str, int]
+    dropped: tuple[str, ...] = field(default=(), kw_only=True)
 
     source: ClassVar[str] = "stores"
     """What the clips are read from, for messages."""
@@ -145,13 +159,75 @@ class Labelled:
     def digest(self) -> str:
         """SHA-256 of which clips, features and labels these are, in which order."""
         columns = ["corpus", "path", "sha256", "checksum", "label", "speaker"]
-        text = self.table[columns].to_csv(index=False) + self.settings.key
+        table = self.table.assign(sha256=contents_of(self.table))  # and the range, if it has one
+        text = table[columns].to_csv(index=False) + self.settings.key
         return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
 
     @property
     def roots(self) -> list[Path]:
         """Folders that the clips' audio was read from."""
         raise NotImplementedError
+
+    @staticmethod
+    def without_absent(
+        labels: np.ndarray, scheme: LabelScheme
+    ) -> tuple[np.ndarray, tuple[str, ...], tuple[str, ...]]:
+        """Drop the classes of a scheme that no clip has.
+
+        Args:
+            labels: The scheme's class index of each clip, (N,).
+            scheme: The scheme.
+
+        Returns:
+            The clips' indices among the classes that are left, int64 (N,); these classes; and
+            those that were dropped.
+
+        Raises:
+            LabelError: Fewer than two classes are left.
+        """
+        numbers, labels = np.unique(labels, return_inverse=True)
+        kept = tuple(scheme.classes[number] for number in numbers)
+        if len(kept) < 2:
+            raise LabelError(
+                f"all {len(labels)} clips are {', '.join(kept)} by the label scheme "
+                f"{scheme.name!r}, and a classifier needs two classes: add clips of others, or "
+                "give another --labels"
+            )
+        return labels, kept, tuple(name for name in scheme.classes if name not in kept)
+
+    @property
+    def notes(self) -> list[str]:
+        """What a report says of clips and classes that aren't in it."""
+        notes = []
+        if self.left_out:
+            counts = ", ".join(f"{word} {count}" for word, count in self.left_out.items())
+            notes.append(f"Clips left out by the label scheme: {counts}.")
+        if self.dropped:
+            notes.append(f"No clip is {', '.join(self.dropped)}: dropped from the classes.")
+        return notes
+
+    def absent(self, splits: Sequence[Split]) -> Iterator[str]:
+        """Name the classes that no training or validation clip of a fold has, a sentence a part."""
+        parts = (
+            ("train", "training", "it can't be predicted, and its test clips count as wrong"),
+            ("val", "validation", "nothing was watched or calibrated on it"),
+        )
+        for part, what, meaning in parts:
+            lacking = {}
+            for split in splits:
+                found = set(self.labels[getattr(split, part)].tolist())
+                if names := [name for i, name in enumerate(self.classes) if i not in found]:
+                    lacking[split.name] = f"no clip of {', '.join(names)}"
+            if not lacking:
+                continue
+            fold, names_of_first = next(iter(lacking.items()))
+            if len(splits) > 1:
+                yield (
+                    f"In {len(lacking)} of {len(splits)} folds the {what} part lacks a class "
+                    f"({fold}: {names_of_first}): {meaning}."
+                )
+            else:
+                yield f"The {what} part has {names_of_first}: {meaning}."
 
     def named(self, rows: np.ndarray) -> np.ndarray:
         """Return the class names of some clips, (n,)."""
@@ -161,7 +237,8 @@ class Labelled:
         """Return the weight of each class in the loss, float64 (C,).
 
         Args:
-            rule: `balanced`, by the inverse of the counts, so that the mean over the clips is 1;
+            rule: `balanced`, by the inverse of the counts, so that the mean over the clips is 1
+                (and 1 of a class that none of them has);
                 `paper`, the two-stage paper's; `none`.
             rows: The training clips.
 
@@ -171,9 +248,10 @@ class Labelled:
         if rule == "none":
             return np.ones(len(self.classes))
         if rule == "balanced":
-            return compute_class_weight(
-                "balanced", classes=np.arange(len(self.classes)), y=self.labels[rows]
-            )
+            weights = np.ones(len(self.classes))
+            found = np.unique(self.labels[rows])
+            weights[found] = compute_class_weight("balanced", classes=found, y=self.labels[rows])
+            return weights
         if set(self.classes) != set(PAPER_WEIGHTS):
             raise HeadError(
                 "--class-weights paper is for positive, neutral, negative (--labels sentiment3); "
@@ -191,7 +269,7 @@ class Labelled:
             probabilities: Calibrated, (n, C).
             raw: The same before calibration, (n, C).
         """
-        table = self.table.iloc[rows][[*_OF_THE_CLIP]].copy()
+        table = self.table.iloc[rows][[name for name in _OF_THE_CLIP if name in self.table]].copy()
         table["label"] = self.named(rows)
         table["predicted"] = np.array(self.classes, dtype=object)[probabilities.argmax(1)]
         table["raw_confidence"] = raw.max(1)
@@ -220,13 +298,12 @@ class Labelled:
         Raises:
             StoreError: Clips of a fold are not among these.
         """
-        keys = ["corpus", "sha256", "path"]
-        row_of = {key: row for row, key in enumerate(self.table[keys].itertuples(False, None))}
-        folds = []
+        row_of = {key: row for row, key in enumerate(self._identities(self.table))}
+        folds, splits = [], []
         for folder in folders:
             parts = read_table(folder / "clips.csv")
             parts = parts[parts["part"] != "pseudo"]  # of other stores, and none of the split
-            rows = np.array([row_of.get(key, -1) for key in parts[keys].itertuples(False, None)])
+            rows = np.array([row_of.get(key, -1) for key in self._identities(parts)])
             if (rows < 0).any():
                 again = "extract them again" if self.source == "stores" else "name the same ROOT"
                 raise StoreError(
@@ -239,25 +316,22 @@ class Labelled:
             predictions = self.score([folder], split.test).assign(fold=fold)
             training = parts[part != "test"].assign(fold=fold)
             folds.append(Scored(predictions, training, audit(split, self.table)))
-        return Scored.joined(folds)
+            splits.append(replace(split, name=fold))
+        return replace(Scored.joined(folds), warnings=tuple(self.absent(splits)))
+
+    def _identities(self, table: pd.DataFrame) -> list[tuple[Any, ...]]:
+        """Return what says which clip each is."""
+        return list(zip(table["corpus"], contents_of(table), table["path"], strict=True))
 
     def every_clip(self, folders: Sequence[Path]) -> Scored:
         """Score every clip, none of them of a run's own split, with the heads of all folds."""
         predictions = self.score(folders, np.arange(len(self.table)))
-        parts = pd.concat([read_table(folder / "clips.csv") for folder in folders])
-        training = parts[parts["part"] != "test"].drop_duplicates(["corpus", "path"])
-        speakers, recordings = (
-            set(table[name]) - {""} for table, name in
-            ((predictions, "speaker"), (training, "recording"))
-        )  # fmt: skip
-        return Scored(predictions, training, {
-            "train": len(training),
-            "test": len(predictions),
-            "test_speakers": len(speakers),
-            "shared_speakers": len(speakers & set(training["speaker"])),
-            "duplicates": int(self.table["sha256"].isin(set(training["sha256"])).sum()),
-            "halves": int(self.table["recording"].isin(recordings).sum()),
-        })  # fmt: skip
+        tables = [read_table(folder / "clips.csv") for folder in folders]
+        parts = pd.concat(tables, ignore_index=True)
+        parts = parts[parts["part"] != "test"]
+        training = parts[~pd.Series(self._identities(parts), index=parts.index).duplicated()]
+        sizes = {"train": len(training), "test": len(predictions)}
+        return Scored(predictions, training, {**sizes, **overlap(self.table, training)})
 
 
 @dataclass(frozen=True)
@@ -344,28 +418,49 @@ def _families(stores: Sequence[FeatureStore]) -> str:
     return "\n".join("  " + " ".join(paths) for paths in families.values())
 
 
-def load_clips(stores: Sequence[FeatureStore], scheme: LabelScheme) -> LabelledClips:
+def table_of(stores: Sequence[FeatureStore], first: int = 0) -> pd.DataFrame:
+    """Return the stored clips of some stores, `store` the store's number from the first one's on.
+
+    Speakers are as today's tables name them, whenever the store was made.
+    """
+    tables = [store.stored_clips.assign(store=number) for number, store in enumerate(stores, first)]
+    table = pd.concat(tables, ignore_index=True)
+    return table.assign(speaker=table["speaker"].map(Utterance.person))
+
+
+def load_clips(
+    stores: Sequence[FeatureStore], scheme: LabelScheme, every_class: bool = False
+) -> LabelledClips:
     """Label the usable clips of some stores and bring in their features.
 
+    Args:
+        stores: The stores.
+        scheme: What their emotions are made into.
+        every_class: Whether classes that no clip has stay, since a head has them.
+
     Raises:
-        LabelError: An emotion that the scheme doesn't name.
+        LabelError: An emotion that a mapping file doesn't name, or clips of one class alone.
         StoreError: No clip is left.
     """
-    tables = [store.stored_clips.assign(store=number) for number, store in enumerate(stores)]
-    table = pd.concat(tables, ignore_index=True)
-    table["label"] = scheme.encode(table["emotion"], table["intensity"])
+    table = table_of(stores)
+    table["label"] = np.array(scheme.encode(table["emotion"], table["intensity"]), dtype=np.int64)
     out = table["label"] < 0
     left_out = {str(k): int(v) for k, v in table.loc[out, "emotion"].value_counts().items()}
     table = table[~out].reset_index(drop=True)
     if table.empty:
-        raise StoreError(f"the label scheme {scheme.name!r} leaves out every clip of these stores")
+        raise StoreError(scheme.leaves_out_all(left_out))
+    classes, dropped = scheme.classes, tuple[str, ...]()
+    if not every_class:
+        codes = table["label"].to_numpy()
+        table["label"], classes, dropped = Labelled.without_absent(codes, scheme)
     features = Features(stores, table[["store", "row"]].to_numpy())
     return LabelledClips(
         table=table.drop(columns=["store", "row", "state", "reason"]),
         features=features,
         settings=stores[0].settings,
-        classes=scheme.classes,
+        classes=classes,
         trained=stores[0].trained,
         demo=stores[0].demo,
         left_out=left_out,
+        dropped=dropped,
     )

@@ -25,7 +25,7 @@ import pandas as pd
 from ser_embed import __version__
 from ser_embed.corpora import CORPORA
 from ser_embed.encoders import ENCODERS
-from ser_embed.errors import HeadError
+from ser_embed.errors import HeadError, SplitError
 from ser_embed.heads import calibrated
 from ser_embed.reports import Report, read_table, write_json
 from ser_embed.splits import Split, audit
@@ -37,6 +37,10 @@ __all__ = ["Experiment", "Fitted", "Model"]
 log = logging.getLogger(__name__)
 
 TIMES = "training-time.json"
+_OTHER_FOLDERS = frozenset({
+    "", "tensorboard", "robustness",  # in a run
+    "con", "nul", "aux", "prn",  # devices on Windows
+})  # fmt: skip
 USE = (
     "Emotion inferred from a voice is uncertain and depends on culture and context. Not "
     "for decisions about people. In the EU, inferring emotions at work and in "
@@ -96,29 +100,34 @@ class _Estimator:
     def fit(self, clips: Labelled, split: Split, folder: Path) -> Fitted:
         from sklearn.base import clone
 
+        self.n_classes = len(clips.classes)
         fitted = clone(self.estimator).fit(self.features[split.train], clips.labels[split.train])
-        log_probs = _log_probabilities(fitted, self.features[split.val])
+        log_probs = _log_probabilities(fitted, self.features[split.val], self.n_classes)
         seen = np.concatenate([split.train, split.val])
         self.estimator = clone(self.estimator).fit(self.features[seen], clips.labels[seen])
         return Fitted(log_probs, clips.labels[split.val], epochs=0)
 
     def predict_log_proba(self, rows: np.ndarray) -> np.ndarray:
-        return _log_probabilities(self.estimator, self.features[rows])
+        return _log_probabilities(self.estimator, self.features[rows], self.n_classes)
 
     def save(self, folder: Path, card: dict[str, Any]) -> None:
         """Keep nothing: it is trained in seconds, and pickles aren't read."""
 
 
-def _log_probabilities(estimator: Any, features: np.ndarray) -> np.ndarray:
+def _log_probabilities(estimator: Any, features: np.ndarray, n_classes: int) -> np.ndarray:
     """Return an estimator's log-probabilities (n, C): of its decisions, one against the rest, the
-    log-softmax if it has no probabilities.
+    log-softmax if it has no probabilities. A class that it never saw has next to none.
     """
     if hasattr(estimator, "predict_proba"):
-        return np.log(np.maximum(estimator.predict_proba(features), 1e-12))
-    decisions = estimator.decision_function(features)
-    if decisions.ndim == 1:  # of two classes there is one decision
-        decisions = np.stack([-decisions, decisions], axis=1)
-    return decisions - np.logaddexp.reduce(decisions, axis=1, keepdims=True)
+        found = np.log(np.maximum(estimator.predict_proba(features), 1e-12))
+    else:
+        decisions = estimator.decision_function(features)
+        if decisions.ndim == 1:  # of two classes there is one decision
+            decisions = np.stack([-decisions, decisions], axis=1)
+        found = decisions - np.logaddexp.reduce(decisions, axis=1, keepdims=True)
+    log_probs = np.full((len(features), n_classes), np.log(1e-12))
+    log_probs[:, estimator.classes_] = found
+    return log_probs
 
 
 @dataclass(frozen=True)
@@ -207,7 +216,7 @@ class Experiment:
         report = Report.of(
             self.title, scored.predictions.drop(columns=without), self.clips.classes,
             training=scored.training.drop(columns=without), leakage=scored.leakage,
-            warnings=self._warnings(), seed=self.options["seed"],
+            warnings=self._warnings(), notes=self.clips.notes, seed=self.options["seed"],
         )  # fmt: skip
         report.save(self.folder, scored.predictions)
         wrong = _write_misclassified(self.folder, scored.predictions, self.clips)
@@ -246,19 +255,41 @@ class Experiment:
         classes = ", ".join(f"{name} {counts.get(i, 0)}" for i, name in enumerate(clips.classes))
         log.info("%d clips (%s), %s, encoder %s", len(clips.table), classes, self.model,
                  clips.settings.encoder)  # fmt: skip
-        if clips.left_out:
-            log.info("left out by the label scheme: %s",
-                     ", ".join(f"{k} {v}" for k, v in clips.left_out.items()))  # fmt: skip
+        for note in clips.notes:
+            log.info("%s", note)
         if len(self.splits) == 1:
             s = self.splits[0]
             log.info("train %d, validation %d, test %d", len(s.train), len(s.val), len(s.test))
+
+    @cached_property
+    def _fold_names(self) -> dict[str, str]:
+        """The name of each fold's folder: no two alike on any file system, nor one that is taken.
+
+        Raises:
+            SplitError: Two folds of one name.
+        """
+        found: dict[str, str] = {}
+        for split in self.splits:
+            if split.name in found:
+                raise SplitError(
+                    f"two folds are called {split.name!r}: give them names of their own"
+                )
+            plain = re.sub(r"[^\w.-]", "_", split.name)
+            taken = {name.casefold() for name in found.values()} | _OTHER_FOLDERS
+            usable = plain.strip(".") == plain and len(plain.encode()) < 100
+            if not usable or plain.casefold() in taken or plain.startswith("evaluation-"):
+                digest = hashlib.sha256(split.name.encode("utf-8", "surrogateescape")).hexdigest()
+                plain = f"{plain.strip('.')[:24]}-{digest[:8]}"
+            found[split.name] = plain
+        return found
 
     # --- one fold ----------------------------------------------------------------------------
 
     def _fold(self, model: Model, split: Split) -> tuple[Scored, float]:
         """Train on one split, or read back what was trained before; return the epochs too."""
-        several = len(self.splits) > 1
-        folder = self.folder / re.sub(r"[^\w.-]", "_", split.name) if several else self.folder
+        folder = self.folder
+        if len(self.splits) > 1:
+            folder /= self._fold_names[split.name]
         card = folder / "card.json"
         if card.is_file():  # done before the run was stopped
             epochs = json.loads(card.read_text(encoding="utf-8"))["training"]["epochs"]
@@ -291,7 +322,9 @@ class Experiment:
         self, folder: Path, split: Split, added: np.ndarray, added_labels: np.ndarray
     ) -> None:
         """Write who was trained on and who tested, so that later reports can say."""
-        table = self.clips.table[["corpus", "path", "sha256", "speaker", "recording"]].copy()
+        columns = ["corpus", "path", "start", "end", "sha256", "speaker", "recording", "emotion",
+                   "seconds"]  # fmt: skip
+        table = self.clips.table[[name for name in columns if name in self.clips.table]].copy()
         labels = self.clips.labels.copy()
         labels[added] = added_labels
         table["label"] = np.array(self.clips.classes, dtype=object)[labels]
@@ -340,7 +373,7 @@ class Experiment:
         if not self.clips.trained:
             encoder = self.clips.settings.encoder
             warnings.append(f"The encoder {encoder} has untrained, seeded weights: a control.")
-        return warnings
+        return [*warnings, *self.clips.absent(self.splits)]
 
 
 def _write_misclassified(folder: Path, predictions: pd.DataFrame, clips: Labelled) -> int | None:

@@ -15,9 +15,9 @@ import pandas as pd
 
 from ser_embed.errors import StoreError
 from ser_embed.heads import calibrated
-from ser_embed.splits import Split
+from ser_embed.splits import Split, contents_of
 from ser_embed.store import FeatureStore
-from ser_embed.train.data import Features, LabelledClips, open_stores
+from ser_embed.train.data import Features, LabelledClips, open_stores, table_of
 
 __all__ = [
     "UNLABELLED", "Pseudo", "labelled_stores", "unlabelled_rows", "with_unlabelled",
@@ -59,12 +59,10 @@ def with_unlabelled(clips: LabelledClips, files: Sequence[Path]) -> LabelledClip
                 f"{store.path}: not the features of {first.path}; {'; '.join(differences)}"
             )
     known = len(clips.features.stores)
-    tables = [
-        store.stored_clips.assign(store=known + number) for number, store in enumerate(stores)
-    ]
-    table = pd.concat(tables, ignore_index=True)
-    table = table[~table["sha256"].isin(clips.table["sha256"])]
-    table = table.drop_duplicates("sha256").assign(label=UNLABELLED)
+    table = table_of(stores, first=known)
+    sound = contents_of(table)
+    new = ~sound.isin(set(contents_of(clips.table))) & ~sound.duplicated()
+    table = table[new].assign(label=UNLABELLED)
     members = np.concatenate([clips.features.members, table[["store", "row"]].to_numpy()])
     joined = pd.concat([clips.table, table[clips.table.columns]], ignore_index=True)
     return replace(

@@ -1,6 +1,7 @@
 """The table's cells are what train and evaluate say, cell by cell."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -103,19 +104,51 @@ def test_a_second_call_trains_nothing_again(table: Path, features: Path, command
     assert heads == {path: path.stat().st_mtime_ns for path in table.rglob("head.safetensors")}
 
 
-def test_a_corpus_without_a_class_is_tested_on_but_not_trained_on(
+def test_item_22_a_corpus_without_a_class_is_trained_on_with_a_remark(
     features: Path, tmp_path: Path, command: Command
 ) -> None:
     write_store(tmp_path, "savee", shape=(12, 8), n_speakers=3, emotions=("happy", "sad"))
     (store,) = tmp_path.glob("savee*")
     out = tmp_path / "out"
     (urdu,) = features.glob("urdu*")
+    status, output, _ = command(urdu, store, "--split", "speaker", "--out", out)
+    assert status == 0
+    assert output["trained_on"]["urdu"]["savee"]["classes"] == ["positive", "negative"]
+    text = (out / "cross-corpus.md").read_text()
+    assert "- savee on savee: No clip is neutral: dropped from the classes." in text
+    assert re.search(r"- savee on urdu: Clips left out by the label scheme: neutral \d+", text)
+    assert "- urdu on savee: No test clip is neutral" in text
+
+
+def test_item_22_a_corpus_of_one_class_is_tested_on_but_not_trained_on(
+    features: Path, tmp_path: Path, command: Command
+) -> None:
+    write_store(tmp_path, "savee", shape=(12, 8), n_speakers=3, emotions=("happy",))
+    (store,) = tmp_path.glob("savee*")
+    out = tmp_path / "out"
+    (urdu,) = features.glob("urdu*")
     status, output, error = command(urdu, store, "--split", "speaker", "--out", out)
     assert status == 3
-    assert "training on savee: class 'neutral' has 0 clips" in error
+    assert "training on savee: all 6 clips are positive by the label scheme" in error
     assert list(output["trained_on"]) == ["urdu"]
-    assert output["trained_on"]["urdu"]["savee"]["classes"] == ["positive", "negative"]
-    assert "- Not trained on savee: class 'neutral'" in (out / "cross-corpus.md").read_text()
+    assert output["trained_on"]["urdu"]["savee"]["classes"] == ["positive"]
+    text = (out / "cross-corpus.md").read_text()
+    assert "- Not trained on savee: all 6 clips are positive" in text
+    assert "- urdu on savee: All test clips are positive" in text
+
+
+def test_item_22_a_corpus_without_any_class_of_a_run_is_an_empty_cell(
+    features: Path, tmp_path: Path, command: Command
+) -> None:
+    write_store(tmp_path, "savee", shape=(12, 8), n_speakers=3, emotions=("smug", "wry"))
+    (store,) = tmp_path.glob("savee*")
+    (urdu,) = features.glob("urdu*")
+    out = tmp_path / "out"
+    status, output, error = command(urdu, store, "--split", "speaker", "--out", out)
+    assert status == 3
+    assert "urdu on savee: the label scheme 'sentiment3' leaves out every clip" in error
+    assert output["not_tested"]["urdu"]["savee"].count("'smug', 'wry'") == 1
+    assert "- urdu on savee: the label scheme" in (out / "cross-corpus.md").read_text()
 
 
 def test_one_corpus_is_refused_by_name(features: Path, tmp_path: Path, command: Command) -> None:
@@ -127,7 +160,10 @@ def test_one_corpus_is_refused_by_name(features: Path, tmp_path: Path, command: 
 def test_when_none_can_be_trained_on_it_says_so(
     features: Path, tmp_path: Path, command: Command
 ) -> None:
-    status, _, error = command("--features-dir", features, "--labels", "emotion8",
+    mapping = tmp_path / "fear.csv"
+    mapping.write_text("emotion,label\nfearful,fear\ndisgust,disgust\nhappy,\nneutral,\nsad,\n")
+    status, _, error = command("--features-dir", features, "--labels", mapping,
                                "--out", tmp_path)  # fmt: skip
     assert status == 1
-    assert "none of these corpora can be trained on with --labels emotion8" in error
+    assert "none of these corpora can be trained on with --labels" in error
+    assert "no class for 'happy', 'neutral', 'sad'" in error

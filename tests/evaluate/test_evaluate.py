@@ -212,6 +212,82 @@ def test_classes_that_are_numbers_survive_the_way_through_csv(
     assert command(folder, "--features-dir", features)[1] == result
 
 
+def test_item_10_evaluate_takes_a_mapping(
+    trained: dict[str, tuple[Path, dict[str, Any]]], tmp_path: Path, command: Command
+) -> None:
+    """From another corpus's words to the run's classes."""
+    folder, _ = trained["speaker"]
+    words = ("joy!", "N", "neutral", "blue", "sleepy")
+    store = write_store(tmp_path, "calls", shape=(9, 8), emotions=words, noise=0.3)
+    mapping = tmp_path / "calls.csv"
+    mapping.write_text(
+        "Emotion,LABEL\njoy!,positive\nN,negative\nneutral,neutral\nblue,negative\nsleepy,\n"
+    )
+    out = tmp_path / "out"
+    status, _, error = command(folder, store, "--labels", mapping, "--out", out)
+    assert status == 0, error
+    told = pd.read_csv(out / "predictions.csv", keep_default_na=False)
+    expected = {"joy!": "positive", "N": "negative", "neutral": "neutral", "blue": "negative"}
+    assert told["label"].tolist() == told["emotion"].map(expected).tolist()
+    assert "Clips left out by the label scheme: sleepy 8." in (out / "report.md").read_text()
+
+
+def test_item_10_evaluate_leaves_out_what_the_run_does_not_know(
+    trained: dict[str, tuple[Path, dict[str, Any]]], tmp_path: Path, command: Command
+) -> None:
+    folder, _ = trained["speaker"]
+    store = write_store(tmp_path, "emodb", shape=(9, 8), emotions=("happy", "boredom"))
+    assert command(folder, store, "--out", tmp_path / "out")[0] == 0
+    text = (tmp_path / "out" / "report.md").read_text()
+    assert "Clips left out by the label scheme: boredom 8." in text
+    assert "All test clips are positive" in text
+    nothing = write_store(tmp_path, "cafe", shape=(9, 8), emotions=("boredom", "wry"))
+    status, _, error = command(folder, nothing)
+    assert status == 1
+    assert "leaves out every clip: no class for 'boredom', 'wry'" in error
+
+
+def test_item_10_a_mapping_to_other_classes_than_the_runs_is_refused(
+    trained: dict[str, tuple[Path, dict[str, Any]]], features: Path, tmp_path: Path,
+    command: Command,
+) -> None:  # fmt: skip
+    folder, _ = trained["speaker"]
+    store = write_store(tmp_path, "urdu", shape=(9, 8))
+    mapping = tmp_path / "calls.csv"
+    mapping.write_text("emotion,label\nhappy,positive\nsad,gloomy\nneutral,neutral\n")
+    status, _, error = command(folder, store, "--labels", mapping)
+    assert status == 1
+    assert f"gloomy is no class of {folder}, which has positive, neutral, negative" in error
+    status, _, error = command(folder, store, "--labels", "emotion9")
+    assert status == 1
+    assert "'emotion9' is neither a label scheme" in error
+    mapping.write_text("emotion,label\nhappy,positive\nsad,negative\nneutral,neutral\n")
+    status, _, error = command(folder, "--features-dir", features, "--labels", mapping)
+    assert status == 1
+    assert "--labels maps the emotions of stores that the run wasn't trained on" in error
+
+
+def test_item_22_classes_that_were_dropped_stay_out_of_the_own_test(
+    features: Path, tmp_path: Path, command: Command
+) -> None:
+    """The own test part again, warnings of parts that lack a class among them."""
+    write_store(tmp_path, "x", shape=(12, 8), emotions=("happy", "neutral"), n_speakers=8)
+    write_store(tmp_path, "y", shape=(12, 8), emotions=("sad",), n_speakers=1, per_emotion=4)
+    folder, result = train_run(tmp_path, tmp_path / "runs", labels="emotion8")
+    first = json.loads((folder / "report.json").read_text())
+    assert first["classes"] == ["neutral", "happy", "sad"]
+    status, output, error = command(folder, "--features-dir", tmp_path, "--out", tmp_path / "out")
+    assert status == 0, error
+    assert output == result
+    again = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert again["warnings"] == first["warnings"]
+    assert any("validation part has no clip of sad" in text for text in first["warnings"])
+    # Another corpus with a class that was dropped: left out, not an error.
+    store = write_store(tmp_path, "urdu", shape=(9, 8), emotions=("happy", "angry"))
+    assert command(folder, store, "--out", tmp_path / "urdu")[0] == 0
+    assert "label scheme: angry 8." in (tmp_path / "urdu" / "report.md").read_text()
+
+
 # --- refusals --------------------------------------------------------------------------------
 
 

@@ -18,6 +18,7 @@ from sklearn.metrics import (
 )
 
 from ser_embed.reports.scores import Report, confusion, expected_calibration_error, uar_of
+from ser_embed.reports.tables import read_table
 
 CLASSES = ("positive", "neutral", "negative")
 CLEAN = {"train": 80, "val": 10, "test": 10, "test_speakers": 9, "shared_speakers": 0,
@@ -185,11 +186,83 @@ def test_the_interval_is_over_speakers_not_clips() -> None:
     assert by_speakers.uar_ci[0] < by_speakers.uar < by_speakers.uar_ci[1]
 
 
-@pytest.mark.parametrize("speakers", [["x:a"] * 6, ["x:a", "x:b", "", "x:a", "x:b", "x:a"]])
+@pytest.mark.parametrize("speakers", [["x:a"] * 6, [""] * 6])
 def test_without_two_named_speakers_clips_are_resampled_and_it_says_so(speakers: list[str]) -> None:
     result = report_of(predictions_of([0, 1, 2] * 2, [0, 1, 2, 1, 1, 1], speakers))
     assert result.ci_by == "clips (there are no two named speakers)"
     assert f"of the test {result.ci_by}" in result.to_markdown()
+
+
+def test_clips_without_a_named_speaker_are_clusters_of_their_own() -> None:
+    """As if each were of a speaker of its own: not one person's, and not dropped either."""
+    table = population(np.random.default_rng(3), 12, 8)
+    unnamed = table["speaker"].isin(sorted(set(table["speaker"]))[:4])
+    part = table.assign(speaker=table["speaker"].where(~unnamed, ""))
+    alone = [
+        f"x:alone-{row}" if one else name
+        for row, (one, name) in enumerate(zip(unnamed, table["speaker"], strict=True))
+    ]
+    found, expected = report_of(part), report_of(table.assign(speaker=alone))
+    assert found.ci_by == "speakers (clips without a named speaker, 32, each by itself)"
+    assert np.diff(found.uar_ci) == pytest.approx(np.diff(expected.uar_ci), rel=0.1)
+    assert np.diff(found.uar_ci) < np.diff(report_of(table).uar_ci)
+    # With one named speaker there are still clusters: that speaker, and the others' clips.
+    one = report_of(table.assign(speaker=["x:a"] * 8 + [""] * 88))
+    assert one.ci_by == "speakers (clips without a named speaker, 88, each by itself)"
+
+
+def test_unnamed_clips_are_a_warning_that_leakage_cant_be_excluded() -> None:
+    table = predictions_of([0, 1, 2], [0, 1, 2])
+    result = report_of(table, leakage={**CLEAN, "unnamed": 2, "unnamed_training": 5})
+    sentence = "2 test clips and 5 training clips have no named speaker"
+    assert any(sentence in text and "can't be excluded" in text for text in result.warnings)
+    assert sentence in result.to_markdown()
+    nobody = report_of(table, leakage={**CLEAN, "test_speakers": 0, "unnamed": 3})
+    assert any("speakers are unknown" in text for text in nobody.warnings)
+
+
+def test_unnamed_clips_are_no_speaker_of_the_speaker_baseline() -> None:
+    training = pd.DataFrame({"label": ["positive"] * 3 + ["negative"] * 5,
+                             "speaker": [""] * 3 + ["x:b"] * 5})  # fmt: skip
+    table = predictions_of([0, 0, 2], [0, 0, 2], ["", "", "x:b"])
+    _, by_speaker = report_of(table, training).baselines.values()
+    assert by_speaker["wa"] == pytest.approx(1 / 3)  # the majority, negative, for all
+
+
+def test_a_class_missing_in_the_test_part_is_named() -> None:
+    one = report_of(predictions_of([1, 1, 1], [1, 1, 1]))
+    assert one.uar == 1.0
+    assert any("All test clips are neutral" in text for text in one.warnings)
+    assert "All test clips are neutral" in one.to_markdown()
+    two = report_of(predictions_of([1, 0, 1], [1, 0, 1]))
+    assert any("No test clip is negative" in text and "other 2" in text for text in two.warnings)
+    folds = report_of(
+        predictions_of([0, 1, 2, 0], [0, 1, 2, 0]).assign(fold=["a", "a", "a", "b"]),
+        pd.DataFrame({"label": [*CLASSES] * 2, "speaker": "x:t", "fold": ["a"] * 3 + ["b"] * 3}),
+    )
+    assert any("1 of 2 folds test fewer classes" in text and "b: 1" in text
+               for text in folds.warnings)  # fmt: skip
+    assert report_of(predictions_of([0, 1, 2], [0, 1, 2])).warnings == []
+
+
+def test_what_is_left_out_is_noted(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    note = "Clips left out by the label scheme: boredom 3."
+    result = report_of(predictions_of([0, 1, 2], [0, 1, 2]), notes=[note])
+    assert note in result.to_markdown()
+    result.show(tmp_path)
+    assert note in capsys.readouterr().out
+
+
+def test_predictions_keep_a_ranges_place(tmp_path: Path) -> None:
+    """Probabilities are rounded to five digits, the seconds of a range aren't."""
+    table = predictions_of([0, 1, 2], [0, 1, 2], path="a.wav", sha256="0", start=1.23456789,
+                           end=[2.5, 3.5, 4.5])  # fmt: skip
+    report_of(table).save(tmp_path, table)
+    again = read_table(tmp_path / "predictions.csv")
+    assert again[["start", "end"]].equals(table[["start", "end"]])
+    without = table.drop(columns=["start", "end"])
+    report_of(without).save(tmp_path, without)  # as it was written before there were ranges
+    assert read_table(tmp_path / "predictions.csv")["end"].tolist() == [0.0] * 3
 
 
 def test_the_interval_is_the_seeds_and_the_tables_in_any_order() -> None:

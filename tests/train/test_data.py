@@ -13,6 +13,7 @@ from stores import EMOTIONS, SETTINGS, load, write_store
 
 from ser_embed.corpora.labels import SCHEMES, LabelScheme
 from ser_embed.errors import LabelError, StoreError
+from ser_embed.splits import audit, make_splits
 from ser_embed.store.reader import FeatureStore
 from ser_embed.train import data
 from ser_embed.train.data import Features, LabelledClips, load_clips, open_stores
@@ -133,6 +134,32 @@ def test_item_10_an_emotion_that_the_scheme_lacks_is_left_out_and_counted(tmp_pa
     mapping = LabelScheme("mine", ("a", "b"), {"happy": "a", "sad": "b"})
     with pytest.raises(LabelError, match=r"'smug' \(8 clips\)"):
         load(path, scheme=mapping)
+
+
+def test_a_scheme_that_leaves_nothing_names_the_words(tmp_path: Path) -> None:
+    path = write_store(tmp_path, emotions=("smug", "wry"))
+    with pytest.raises(StoreError, match=r"no class for 'smug', 'wry'\. Give a mapping.*own"):
+        load(path)
+
+
+def test_item_1_people_of_a_store_made_before_are_todays(tmp_path: Path) -> None:
+    """Its speech and its song had other speakers, who are the same actors."""
+    clips = load(write_store(tmp_path, "ravdess"), write_store(tmp_path, "ravdess-song"))
+    assert set(clips.table["speaker"]) == {f"ravdess:{n:02}" for n in range(4)}
+    (split,) = make_splits("speaker", clips.table, clips.classes, 0)
+    assert audit(split, clips.table)["shared_speakers"] == 0
+
+
+def test_item_5_two_ranges_of_a_file_are_two_clips(tmp_path: Path) -> None:
+    clips = load(write_store(tmp_path))
+    one = clips.table.assign(sha256="0" * 64, path="dialogue.wav", recording="x:dialogue")
+    starts = np.arange(len(one)) * 2.5
+    ranges = replace(clips, table=one.assign(start=starts, end=starts + 2.5))
+    other = replace(clips, table=one.assign(start=starts + 1, end=starts + 2.5))
+    assert len(set(ranges._identities(ranges.table))) == len(one)
+    assert ranges.digest != other.digest
+    again = replace(clips, table=ranges.table.copy())
+    assert again.digest == ranges.digest
 
 
 # --- the features ----------------------------------------------------------------------------

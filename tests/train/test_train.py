@@ -24,6 +24,7 @@ from ser_embed.heads.checkpoint import build_head, load_head, read_card
 from ser_embed.heads.kinds import HEADS
 from ser_embed.heads.networks import Ensemble
 from ser_embed.reports.scores import uar_of
+from ser_embed.store.reader import FeatureStore
 from ser_embed.train import training as train
 from ser_embed.train.__main__ import main as train_main
 
@@ -478,8 +479,110 @@ def test_one_class_is_not_enough(tmp_path: Path, command: Command) -> None:
     write_store(tmp_path, emotions=("happy",))
     status, _, error = command(*options(tmp_path, tmp_path / "runs"))
     assert status == 1
-    assert "class 'neutral' has 0 clips" in error
-    assert "--labels FILE" in error
+    assert "all 8 clips are positive by the label scheme 'sentiment3'" in error
+    assert "a classifier needs two classes" in error
+
+
+def test_item_22_classes_that_no_clip_has_are_dropped_with_a_remark(
+    tmp_path: Path, command: Command
+) -> None:
+    """As emotion8 on TESS, which has nobody calm."""
+    write_store(tmp_path)
+    labels = ("--labels", "emotion8")
+    status, result, error = command(*options(tmp_path, tmp_path / "runs", *labels))
+    assert status == 0, error
+    assert read_card(Path(result["run"]))["classes"] == ["neutral", "happy", "sad"]
+    text = Path(result["run"], "report.md").read_text()
+    assert "No clip is calm, angry, fearful, disgust, surprised: dropped from the classes." in text
+
+
+def test_item_22_loco_trains_without_a_class_that_one_corpus_alone_has(
+    tmp_path: Path, command: Command
+) -> None:
+    write_store(tmp_path, "ravdess", emotions=("happy", "sad", "angry"))
+    write_store(tmp_path, "tess", emotions=("happy", "sad", "fearful"))
+    more = ("--labels", "emotion8", "--split", "loco")
+    status, result, error = command(*options(tmp_path, tmp_path / "runs", *more))
+    assert status == 0, error
+    text = Path(result["run"], "report.md").read_text()
+    assert "In 2 of 2 folds the training part lacks a class (ravdess: no clip of angry)" in text
+    assert "2 of 2 folds test fewer classes than there are" in text
+
+
+def test_item_22_parts_without_a_class_are_named(tmp_path: Path, command: Command) -> None:
+    """One speaker alone is sad, so any split by speaker leaves two parts without."""
+    write_store(tmp_path, "ravdess", emotions=("happy", "neutral"), n_speakers=8)
+    write_store(tmp_path, "tess", emotions=("sad",), n_speakers=1, per_emotion=4)
+    status, result, error = command(*options(tmp_path, tmp_path / "runs"))
+    assert status == 0, error
+    report = json.loads(Path(result["run"], "report.json").read_text())
+    missing = [text for text in report["warnings"] if "negative" in text]
+    assert len(missing) == 2, report["warnings"]
+    assert "No test clip is negative" in missing[0]
+    assert "The validation part has no clip of negative" in missing[1]
+
+
+def test_item_22_an_ensemble_of_too_few_clips_ends_in_a_sentence(
+    tmp_path: Path, command: Command
+) -> None:
+    """A published list whose validation part is smaller than there are classes."""
+    with FeatureStore(write_store(tmp_path, per_emotion=3, speaker="unknown")) as store:
+        names = [Path(row.path).name for row in store.rows]
+    parts = ["val"] * 2 + ["test"] * 10 + ["train"] * (len(names) - 12)
+    folds = tmp_path / "folds.csv"
+    folds.write_text("file,fold_1\n" + "".join(map("{},{}\n".format, names, parts)))
+    more = ("--split", f"folds:{folds}", "--ensemble", 3)
+    status, _, error = command(*options(tmp_path, tmp_path / "runs", *more))
+    assert status == 1
+    assert "too few clips for an ensemble of 3" in error
+    assert "Traceback" not in error
+
+
+def test_item_10_the_clips_own_words_are_classes(tmp_path: Path, command: Command) -> None:
+    write_store(tmp_path, emotions=("Smug", "wry", "happy"))
+    status, result, error = command(*options(tmp_path, tmp_path / "runs", "--labels", "own"))
+    assert status == 0, error
+    assert read_card(Path(result["run"]))["classes"] == ["Smug", "happy", "wry"]
+
+
+def test_item_10_a_mapping_tells_two_words_for_one_emotion_apart(
+    tmp_path: Path, command: Command
+) -> None:
+    write_store(tmp_path, emotions=("N", "neutral", "sad"))
+    mapping = tmp_path / "mine.csv"
+    mapping.write_text("Emotion ; Label\nN;nasal\nneutral;even\nsad;low\n")
+    status, result, error = command(*options(tmp_path, tmp_path / "runs", "--labels", mapping))
+    assert status == 0, error
+    told = pd.read_csv(Path(result["run"], "clips.csv"), keep_default_na=False)
+    expected = {"N": "nasal", "neutral": "even", "sad": "low"}
+    assert told["label"].tolist() == told["emotion"].map(expected).tolist()
+
+
+def test_item_8_unnamed_clips_are_said_in_the_report(tmp_path: Path, command: Command) -> None:
+    """In a store made before, whose speaker is called nan."""
+    write_store(tmp_path, "ravdess", n_speakers=6)
+    write_store(tmp_path, "calls", n_speakers=6, speaker="nan")
+    more = ("--split", "random", "--labels", "sentiment3")
+    status, result, error = command(*options(tmp_path, tmp_path / "runs", *more))
+    assert status == 0, error
+    report = json.loads(Path(result["run"], "report.json").read_text())
+    assert report["leakage"]["unnamed"] + report["leakage"]["unnamed_training"] == 36
+    assert any("have no named speaker: that the same people" in w for w in report["warnings"])
+    assert "each by itself" in report["ci_by"]
+    status, _, error = command(*options(tmp_path, tmp_path / "runs"))
+    assert status == 1
+    assert "36 clips have no speaker" in error
+
+
+def test_item_21_two_fold_names_never_share_a_folder(tmp_path: Path, command: Command) -> None:
+    write_store(tmp_path, "x", n_speakers=3, speaker="{}/é")
+    write_store(tmp_path, "X", n_speakers=3, speaker="{}_é")
+    status, result, error = command(*options(tmp_path, tmp_path / "runs", "--split", "loso"))
+    assert status == 0, error
+    folds = [path.parent for path in Path(result["run"]).glob("*/card.json")]
+    assert len({folder.name.casefold() for folder in folds}) == 6
+    names = {read_card(folder)["fold"] for folder in folds}
+    assert names == set(json.loads(Path(result["run"], "report.json").read_text())["folds"])
 
 
 @pytest.mark.parametrize(
