@@ -15,7 +15,7 @@ import soundfile
 
 from ser_embed.heads.checkpoint import sealed
 from ser_embed.store.settings import FeatureSettings
-from ser_embed.store.table import ClipRow
+from ser_embed.store.table import ClipRow, EncodedClip
 from ser_embed.store.writer import StoreWriter
 
 FOLDER = Path(__file__).resolve().parent / "inputs"
@@ -60,9 +60,11 @@ def store(folder: Path) -> None:
         ]  # fmt: skip
         for row in rows:
             features, extrema = rng.normal(size=(3, 4)), rng.normal(size=(3, 2))
-            writer.add(row, features.astype("f4"), extrema.astype("f4"), 3)
+            writer.add([EncodedClip(row, features.astype("f4"), extrema.astype("f4"), 3)])
         failed = ClipRow("bad.wav", "demo", "", "", "", "", "", "", "", 0.0, "", "failed", "no", 0)
-        writer.finish([*rows, failed], prune=False)
+        for row in (*rows, failed):
+            writer.record(row)
+        writer.finish()
     for left in folder.glob(".*"):
         left.unlink()
 

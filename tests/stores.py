@@ -10,7 +10,7 @@ from ser_embed.corpora.labels import SCHEMES, LabelScheme
 from ser_embed.corpora.naming import Utterance
 from ser_embed.store.reader import FeatureStore
 from ser_embed.store.settings import FeatureSettings
-from ser_embed.store.table import ClipRow
+from ser_embed.store.table import ClipRow, EncodedClip
 from ser_embed.store.writer import StoreWriter
 from ser_embed.train.data import LabelledClips, load_clips
 
@@ -66,12 +66,15 @@ def write_store(
                     own = (*shape[:-2], shape[-2] - 2, shape[-1])
                 features = places[emotion] + noise * rng.normal(0, 1, own)
                 frames = own[-2] if settings.pool == "none" else 149
-                writer.add(row, features.astype(np.float32), np.empty(0, np.float32), frames)
+                nothing = np.empty(0, np.float32)
+                writer.add([EncodedClip(row, features.astype(np.float32), nothing, frames)])
                 rows.append(row)
         for number in range(failed):
             clip = Utterance(folder / f"bad-{number}.wav", corpus, "", "", "never heard of")
             rows.append(ClipRow.of(clip, folder, "", 0.0, "digital silence"))
-        writer.finish(rows)
+        for row in rows:
+            writer.record(row)
+        writer.finish()
     return path
 
 

@@ -1,7 +1,7 @@
-"""What the machines of a cluster do with a block of clips: decode it, encode it, write a shard.
+"""What the machines of a cluster do with a block of clips: decode it and encode it.
 
 A block travels as rows of an Arrow table: a text of JSON that says what the clips are, and their
-samples. Nothing that is read from a folder is ever unpickled.
+samples or features. Nothing that is read from a folder is ever unpickled.
 """
 
 import hashlib
@@ -9,7 +9,6 @@ import json
 import socket
 from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
-from itertools import islice
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -21,11 +20,12 @@ from ser_embed.encoders import BackendName, Encoder, load_encoder
 from ser_embed.errors import EncoderError, SerEmbedError
 from ser_embed.extract.encoding import Batches, encode_batch
 from ser_embed.extract.reading import ReadClip, Readers
-from ser_embed.store import ClipRow, EncodedClip, FeatureSettings, ShardFolder
+from ser_embed.store import ClipRow, EncodedClip, FeatureSettings
 
-__all__ = ["WAVEFORM_BYTES", "BlockEncoder", "Digests", "Job", "decode_blocks", "write_plan"]
+__all__ = [
+    "WAVEFORM_BYTES", "BlockEncoder", "Digests", "Job", "clips_of", "decode_blocks", "plan_of",
+]  # fmt: skip
 
-PLAN_FILES = 4096  # files of the plan at most, each of which is one task's input
 WAVEFORM_BYTES = 2**28  # decoded clips that travel together, and their features, at most
 
 _values = attrgetter(*(field.name for field in fields(Utterance)))
@@ -42,8 +42,6 @@ class Job:
         batch_size: Clips per batch; see `Batches`.
         base: Folder that relative paths of clips start from.
         root: Folder that the table's paths are relative to.
-        header: Attributes of the store.
-        folder: Where shards go.
         part_bytes: How many bytes of waveforms travel together, about.
     """
 
@@ -53,8 +51,6 @@ class Job:
     batch_size: int | None
     base: Path
     root: Path
-    header: dict[str, Any]
-    folder: ShardFolder
     part_bytes: int
 
 
@@ -92,38 +88,25 @@ class Digests:
         return len(self.digests)
 
 
-def write_plan(folder: Path, utterances: Sequence[Utterance], block_clips: int) -> list[str]:
-    """Write which clips make which block, as Parquet files; return their names.
-
-    One row a block, so that the corpus is never in anybody's memory whole.
-    """
-    import pyarrow
-    from pyarrow import parquet
-
-    n_blocks = -(-len(utterances) // block_clips)
-    by_file = -(-n_blocks // PLAN_FILES)
-    rest, number, names = iter(utterances), 0, []
-    while number < n_blocks:
-        texts: list[str] = []
-        while len(texts) < by_file and (block := list(islice(rest, block_clips))):
-            clips = [[str(path), *words] for path, *words in map(_values, block)]
-            texts.append(json.dumps({"number": number, "clips": clips}))
-            number += 1
-        names.append(f"{number:09d}.parquet")
-        parquet.write_table(pyarrow.table({"block": texts}), folder / names[-1])
-    return names
+def plan_of(utterances: Sequence[Utterance], block_clips: int) -> list[dict[str, str]]:
+    """Return which clips make which block, one row of a text of JSON a block."""
+    rows = []
+    for number, start in enumerate(range(0, len(utterances), block_clips)):
+        values = map(_values, utterances[start : start + block_clips])
+        clips = [[str(path), *words] for path, *words in values]
+        rows.append({"block": json.dumps({"number": number, "clips": clips})})
+    return rows
 
 
 # --- decoding ----------------------------------------------------------------------------------
 
 
-def decode_blocks(batch: Any, job: Job, system: Any, known: Any, done: Any) -> Iterator[Any]:
-    """Read the clips of a file of the plan, as the local engine reads them.
+def decode_blocks(batch: Any, job: Job, known: Any, done: Any) -> Iterator[Any]:
+    """Read the clips of a row of the plan, as the local engine reads them.
 
     Args:
-        batch: Arrow table of one row, the `file`.
+        batch: Arrow table of one row, the `block`.
         job: What to do.
-        system: File system that the plan is on, None for the disk.
         known: Reference to the sorted digests of clips that are stored.
         done: Reference to bool (n_blocks,), the blocks that need nothing any more.
 
@@ -131,11 +114,9 @@ def decode_blocks(batch: Any, job: Job, system: Any, known: Any, done: Any) -> I
         Arrow tables of one row: clips and their samples, at most about `job.part_bytes`.
     """
     import ray
-    from pyarrow import parquet
 
-    plan = parquet.read_table(batch.column("file")[0].as_py(), filesystem=system)
     digests = Digests(ray.get(known))
-    for text in plan.column("block").to_pylist():
+    for text in batch.column("block").to_pylist():
         block = json.loads(text)
         if not ray.get(done)[block["number"]]:
             clips = [Utterance(Path(path), *words) for path, *words in block["clips"]]
@@ -180,7 +161,7 @@ def _decoded(
 
 
 class BlockEncoder:
-    """Encodes decoded blocks and writes a shard of each; holds the encoder.
+    """Encodes decoded blocks; holds the encoder.
 
     Args:
         job: What to do.
@@ -191,25 +172,30 @@ class BlockEncoder:
         self._encoder: Encoder | None = None
 
     def __call__(self, batch: Any) -> Any:
-        """Encode a block: from an Arrow table of `decode_blocks` to one of a text of JSON.
+        """Encode a block: from an Arrow table of `decode_blocks` to one of a row.
 
-        It has `number`, `part` and `last`; and `error`, or `shard` (its name, `shape`, `frames`
-        and `rows`) and, rows of clips by what became of them: `failed`, `known`, `encoded` and
-        `copies`.
+        It has a text of JSON, `result`, with `number`, `part` and `last`; and `error`, or, rows of
+        clips by what became of them, `failed`, `known`, `encoded` and `copies`, and `arrays`,
+        shapes and frames of the encoded ones that are stored, whose bytes are in `features`.
         """
         import pyarrow
 
         block = json.loads(batch.column("block")[0].as_py())
         result = {name: block[name] for name in ("number", "part", "last")}
+        features = b""
         try:
             buffer = batch.column("samples")[0].as_buffer()
             samples = np.frombuffer(buffer, np.float32) if len(buffer) else np.empty(0, np.float32)
-            result |= self._encode(_clips(block["clips"], samples))
+            rows, features = self._encode(_clips(block["clips"], samples))
+            result |= rows
         except (SerEmbedError, OSError) as error:
             result["error"] = str(error)
-        return pyarrow.table({"result": [json.dumps(result)]})
+        return pyarrow.table({
+            "result": [json.dumps(result)],
+            "features": pyarrow.array([features], pyarrow.large_binary()),
+        })  # fmt: skip
 
-    def _encode(self, clips: Iterator[tuple[Utterance, ReadClip]]) -> dict[str, Any]:
+    def _encode(self, clips: Iterator[tuple[Utterance, ReadClip]]) -> tuple[dict[str, Any], bytes]:
         found: dict[str, list[ClipRow]] = {"failed": [], "known": [], "encoded": [], "copies": []}
         waiting: dict[tuple[str, str], tuple[Utterance, ReadClip]] = {}
         for utterance, item in clips:
@@ -222,22 +208,19 @@ class BlockEncoder:
                 found["copies"].append(row)
             else:
                 waiting[row.identity] = utterance, item
-        result: dict[str, Any] = {}
-        if waiting:
-            name = ShardFolder.name_of(self.job.settings, waiting)
-            rows = [] if self.job.folder.exists(name) else self._write(name, waiting.values())
-            if not rows or any(row.is_stored for row in rows):
-                rows, shard = self.job.folder.read(name)
-                result["shard"] = {
-                    "name": name, "shape": shard.shape, "frames": shard.frames.tolist(),
-                    "rows": [row.values for row in rows],
-                }  # fmt: skip
-            for row in rows:
-                found["encoded" if row.is_stored else "failed"].append(row)
-        return result | {name: [row.values for row in rows] for name, rows in found.items()}
+        encoded = self._encoded(waiting.values()) if waiting else []
+        for clip in encoded:
+            found["encoded" if clip.row.is_stored else "failed"].append(clip.row)
+        stored = [clip for clip in encoded if clip.row.is_stored]
+        result: dict[str, Any] = {
+            name: [row.values for row in rows] for name, rows in found.items()
+        }
+        result["arrays"] = [(c.features.shape, c.extrema.shape, c.frames) for c in stored]
+        pieces = (array.tobytes() for clip in stored for array in (clip.features, clip.extrema))
+        return result, b"".join(pieces)
 
-    def _write(self, name: str, clips: Iterable[tuple[Utterance, ReadClip]]) -> list[ClipRow]:
-        """Encode clips in batches as the local engine forms them, and write them by path."""
+    def _encoded(self, clips: Iterable[tuple[Utterance, ReadClip]]) -> list[EncodedClip]:
+        """Encode clips in batches as the local engine forms them."""
         encoder, job = self._loaded(), self.job
         batches = Batches(encoder, job.batch_size, job.settings.seconds)
         encoded: list[EncodedClip] = []
@@ -246,11 +229,7 @@ class BlockEncoder:
             encoded += encode_batch(encoder, job.settings, job.root, batch)
         for batch in batches.rest():
             encoded += encode_batch(encoder, job.settings, job.root, batch)
-        # As the index will have them, which then is a few long runs.
-        encoded.sort(key=lambda clip: clip.row.path.encode("utf-8", "surrogateescape"))
-        if any(clip.row.is_stored for clip in encoded):
-            job.folder.write(job.header, name, encoded)
-        return [clip.row for clip in encoded]
+        return encoded
 
     def _loaded(self) -> Encoder:
         if self._encoder is None:
@@ -276,3 +255,17 @@ def _clips(clips: list[Any], samples: np.ndarray) -> Iterator[tuple[Utterance, R
         waveform = None if n < 0 else samples[start : start + n]
         start += max(0, n)
         yield Utterance(Path(path), *words), ReadClip(sha256, seconds, waveform, fault)
+
+
+def clips_of(result: dict[str, Any], features: Any, dtype: str) -> list[EncodedClip]:
+    """Return the stored clips of what `BlockEncoder` gave; `features` is a buffer."""
+    clips, start = [], 0
+    for values, (*shapes, frames) in zip(result["encoded"], result["arrays"], strict=True):
+        arrays = []
+        for shape, kind in zip(shapes, (dtype, "float32"), strict=True):
+            array = np.empty(shape, kind)  # of its own: Ray's memory is limited
+            array.reshape(-1)[:] = np.frombuffer(features, kind, array.size, start)
+            start += array.nbytes
+            arrays.append(array)
+        clips.append(EncodedClip(ClipRow(*values), arrays[0], arrays[1], frames))
+    return clips

@@ -1,9 +1,9 @@
-"""Stage 1 on a cluster: blocks of clips read by tasks, encoded by actors, one shard a block.
+"""Stage 1 on a cluster: blocks of clips read by tasks, encoded by actors, stored by the driver.
 
 The corpus is cut into blocks, which a Ray Data pipeline takes through two stages: tasks hash and
 decode a block's clips as the local engine's readers do, actors encode them in batches as the
-local engine forms them and write one shard (`blocks.py`). What comes back to the driver is rows
-of the table. It keeps the ledger that the local engine keeps, and in the end writes the index.
+local engine forms them (`blocks.py`). What comes back to the driver it adds to the store, with
+the writer of the local engine.
 """
 
 import json
@@ -11,7 +11,6 @@ import logging
 import os
 import socket
 import sys
-import tempfile
 import time
 import warnings
 from collections.abc import Iterator
@@ -31,24 +30,26 @@ from ser_embed.extract.blocks import (
     BlockEncoder,
     Digests,
     Job,
+    clips_of,
     decode_blocks,
-    write_plan,
+    plan_of,
 )
 from ser_embed.extract.encoding import Tally, settings_of, spread
 from ser_embed.extract.formats import Formats
 from ser_embed.extract.options import ExtractConfig
 from ser_embed.extract.owners import store_path
+from ser_embed.extract.remote import RemoteFolder
 from ser_embed.progress import progress
-from ser_embed.store import ClipRow, FeatureSettings, IndexWriter, ShardFolder
+from ser_embed.store import ClipRow, FeatureSettings, StoreWriter
 
 __all__ = ["cluster", "extract_ray"]
 
 log = logging.getLogger(__name__)
 
-_Plan = tuple[list[str], Any]  # its files, and their file system if that isn't the disk
 _Block = list[dict[str, Any]]  # what `BlockEncoder` says of its parts
 
-BLOCK_CLIPS = 256  # of one unit of work, and of its shard
+BLOCK_CLIPS = 256  # of one unit of work
+TASKS = 4096  # that blocks are spread over at most
 TRIES = 3  # how often a task or an actor may be lost before it is given up
 CPU_FRACTION = 0.25  # of a processor that each process claims: all fit on what a loss leaves
 
@@ -117,7 +118,7 @@ def _no_native_output() -> Iterator[None]:
 
 
 def extract_ray(listing: Listing, encoder: Encoder, config: ExtractConfig) -> dict[str, Any]:
-    """Encode one corpus's clips on the cluster; return the counts and where the index is.
+    """Encode one corpus's clips on the cluster; return the counts and where the store is.
 
     Args:
         listing: The clips, at paths that every machine sees.
@@ -128,30 +129,33 @@ def extract_ray(listing: Listing, encoder: Encoder, config: ExtractConfig) -> di
         SerEmbedError: The store is held by another process or can't be written, no clip can be
             used, or the cluster loses its workers again and again. What was stored stays.
     """
+    if not config.url:
+        return _extract_into(config.features_dir, listing, encoder, config)
+    remote, settings = RemoteFolder(config.url), settings_of(config, encoder)
+    with remote.working_copy(config.features_dir, settings, listing.corpus) as folder:
+        return _extract_into(folder.local, listing, encoder, config, folder)
+
+
+def _extract_into(
+    folder: Path, listing: Listing, encoder: Encoder, config: ExtractConfig,
+    remote: RemoteFolder | None = None,
+) -> dict[str, Any]:  # fmt: skip
     started = time.perf_counter()
     settings = settings_of(config, encoder)
-    with tempfile.TemporaryDirectory(prefix="ser_embed-") as private:
-        folder_of_index = Path(private) if config.url else config.features_dir
-        url = config.url.rstrip("/")
-        if url:  # the store of that name that is there, which may be another corpus's
-            usual = settings.path(folder_of_index, listing.corpus)
-            ShardFolder(f"{url}/{usual.name}", is_url=True).get_index(usual)
-        path, listing = store_path(folder_of_index, settings, listing)
-        folder = ShardFolder(f"{url}/{path.name}" if url else str(path.absolute()), bool(url))
-        with IndexWriter.open(
-            path, settings, listing.corpus, listing.root,
-            trained=encoder.trained, demo=listing.synthetic, folder=folder,
-        ) as writer:  # fmt: skip
-            job = Job(
-                settings, _where_everyone_finds_it(encoder.name), config.backend,
-                config.batch_size, Path.cwd(), listing.root, writer.header, folder,
-                _part_bytes(encoder, settings),
-            )  # fmt: skip
-            tally = Tally(listing, writer)
-            _Driver(job, tally, writer, config).run()
-            totals = tally.finish(config.prune, bool(config.limit))
+    path, listing = store_path(folder, settings, listing)
+    with StoreWriter.open(
+        path, settings, listing.corpus, listing.root,
+        trained=encoder.trained, demo=listing.synthetic,
+    ) as writer:  # fmt: skip
+        job = Job(
+            settings, _where_everyone_finds_it(encoder.name), config.backend, config.batch_size,
+            Path.cwd(), listing.root, _part_bytes(encoder, settings),
+        )  # fmt: skip
+        tally = Tally(listing, writer)
+        _Driver(job, tally, writer, config).run()
+        totals = tally.finish(config.prune, bool(config.limit))
+    store = str(path) if remote is None else remote.publish(path)
     seconds = time.perf_counter() - started
-    store = folder.index if config.url else str(path)
     tally.report(store, 0 if config.limit else totals["kept"])
     return tally.result(store, seconds)
 
@@ -173,7 +177,7 @@ def _where_everyone_finds_it(encoder: str) -> str:
 class _Driver:
     """Sends a corpus's blocks through the cluster and adds what comes back."""
 
-    def __init__(self, job: Job, tally: Tally, writer: IndexWriter, config: ExtractConfig) -> None:
+    def __init__(self, job: Job, tally: Tally, writer: StoreWriter, config: ExtractConfig) -> None:
         self.job, self.tally, self.writer, self.quiet = job, tally, writer, config.quiet
         # Whether a file can be used shows elsewhere and late: none stands in for another.
         formats = Formats.of(tally.listing)
@@ -187,32 +191,21 @@ class _Driver:
         """Encode what isn't known yet."""
         corpus, total = self.tally.listing.corpus, len(self.utterances)
         try:
-            with (
-                progress(f"encode {corpus}", total, "clip", self.quiet) as bar,
-                self.job.folder.plan(self._write_plan) as plan,
-            ):
+            with progress(f"encode {corpus}", total, "clip", self.quiet) as bar:
                 # By number, so that of two copies the same one counts as locally.
-                for block in _by_number(self._rounds(plan)):
+                for block in _by_number(self._rounds()):
                     for part in block:
-                        bar.advance(self._add(part))
+                        bar.advance(self._count(part))
         except KeyboardInterrupt:
+            self.writer.flush()
             stored = f"{len(self.writer.known)} clips are stored"
             print(f"\n{corpus}: {stored}", file=sys.stderr)
             raise
+        finally:
+            self.writer.flush()
 
-    def _write_plan(self, folder: Path) -> list[str]:
-        return write_plan(folder, self.utterances, BLOCK_CLIPS)
-
-    def _add(self, part: dict[str, Any]) -> int:
-        """Add what became of a block or of a part of one; return how many clips it has."""
-        if "error" in part:
-            raise StoreError(part["error"])
-        if "shard" in part:
-            shard = part["shard"]
-            frames = np.array(shard["frames"], dtype=np.int32)
-            self.writer.add_shard(
-                shard["name"], _rows(shard["rows"]), tuple(shard["shape"]), frames
-            )
+    def _count(self, part: dict[str, Any]) -> int:
+        """Count what became of a block or of a part of one; return how many clips it has."""
         for row in _rows(part["failed"]):
             self.tally.add(row)
         for row in _rows(part["known"]):
@@ -225,7 +218,7 @@ class _Driver:
             self.tally.is_new(row)
         return sum(len(part[name]) for name in ("failed", "known", "encoded", "copies"))
 
-    def _rounds(self, plan: _Plan) -> Iterator[_Block]:
+    def _rounds(self) -> Iterator[_Block]:
         """Yield what became of every block.
 
         A round that a loss breaks off is followed by another for the rest, as long as each gets
@@ -234,6 +227,7 @@ class _Driver:
         import ray
 
         known = ray.put(Digests.of(iter(self.writer.known), len(self.writer.known)))
+        plan = plan_of(self.utterances, BLOCK_CLIPS)
         while not self.done.all():
             before = int(self.done.sum())
             broken: Exception | None = None
@@ -246,8 +240,8 @@ class _Driver:
             if broken:
                 log.info("the cluster lost workers; %d blocks are left", int((~self.done).sum()))
 
-    def _round(self, plan: _Plan, known: Any) -> Iterator[_Block]:
-        """Send what isn't done through the pipeline once."""
+    def _round(self, plan: list[dict[str, str]], known: Any) -> Iterator[_Block]:
+        """Send what isn't done through the pipeline once; store what comes, as it comes."""
         import ray
 
         parts: dict[int, dict[int, dict[str, Any]]] = {}
@@ -255,6 +249,10 @@ class _Driver:
         pipeline = _pipeline(self.job, plan, known, ray.put(self.done), encoders)
         for table in pipeline.iter_batches(batch_size=1, batch_format="pyarrow"):
             part = json.loads(table.column("result")[0].as_py())
+            if "error" in part:
+                raise StoreError(part["error"])
+            features = table.column("features")[0].as_buffer()
+            self.writer.add(clips_of(part, features, self.job.settings.dtype))
             number = part["number"]
             block = parts.setdefault(number, {})
             block[part["part"]] = part
@@ -303,25 +301,24 @@ def _encoders() -> int:
     return max(1, gpus or cpus)
 
 
-def _pipeline(job: Job, plan: _Plan, known: Any, done: Any, encoders: int) -> Any:
+def _pipeline(job: Job, plan: list[dict[str, str]], known: Any, done: Any, encoders: int) -> Any:
     """Return the Ray Data pipeline from the plan to what became of its blocks."""
     import ray
 
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     cpus, gpus = _processors()
-    files, system = plan
+    tasks = min(TASKS, len(plan))
     decode: Any = decode_blocks
     with warnings.catch_warnings():
         # There is no other way yet to say how often a loss is made good.
         warnings.simplefilter("ignore", ray.util.annotations.RayDeprecationWarning)
         return (
-            # Not `read_parquet`: its tasks ask for a whole processor each.
-            ray.data.from_items([{"file": file} for file in files], override_num_blocks=len(files))
+            ray.data.from_items(plan, override_num_blocks=tasks)
             .map_batches(
                 decode, batch_size=1, batch_format="pyarrow", num_cpus=CPU_FRACTION,
-                fn_kwargs={"job": job, "system": system, "known": known, "done": done},
-                compute=ray.data.TaskPoolStrategy(size=max(1, min(cpus, len(files)))),
+                fn_kwargs={"job": job, "known": known, "done": done},
+                compute=ray.data.TaskPoolStrategy(size=max(1, min(cpus, tasks))),
                 ray_remote_args_fn=lambda: {"max_retries": TRIES},
             )
             .map_batches(

@@ -83,9 +83,9 @@ class _Run:
             self.tally.reuse(row)
 
     def _encode(self, batch: list[tuple[Utterance, ReadClip]]) -> None:
-        for clip in encode_batch(self.encoder, self.settings, self.listing.root, batch):
-            if clip.row.is_stored:
-                self.writer.add(*clip)
+        clips = list(encode_batch(self.encoder, self.settings, self.listing.root, batch))
+        self.writer.add([clip for clip in clips if clip.row.is_stored])
+        for clip in clips:
             self.tally.add(clip.row)
 
 

@@ -67,14 +67,14 @@ class ExtractConfig(Options):
     """Seed of the random fill, and of the weights of untrained encoders."""
 
     engine: Literal["local", "ray"] = "local"
-    """ray encodes on a cluster: shards in <store>.shards, and the store is an index over them."""
+    """ray encodes on a cluster; the store is the same."""
     workers: int = max(1, min(16, (os.cpu_count() or 1) - 1))
     """Processes that hash and decode; 0 does it in the main process."""
     address: str = ""
     """Ray cluster: auto, or HOST:PORT. Default: Ray is started on this machine."""
 
     features_dir: Path = FEATURES_DIR
-    """Folder of the stores. With --engine ray every machine has to see it."""
+    """Folder of the stores."""
     url: str = ""
     """Write the store behind a URL of fsspec (s3://BUCKET/FOLDER, gs://, file://), with ray."""
     prune: bool = False

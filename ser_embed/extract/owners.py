@@ -8,7 +8,7 @@ from pathlib import Path
 from ser_embed.audio import AudioFile
 from ser_embed.corpora import CORPORA, Listing
 from ser_embed.errors import AudioError, StoreError
-from ser_embed.store import FeatureSettings, FeatureStore
+from ser_embed.store import PARTIAL, FeatureSettings, FeatureStore
 
 __all__ = ["store_path"]
 
@@ -41,9 +41,10 @@ def store_path(folder: Path, settings: FeatureSettings, listing: Listing) -> tup
 
 
 def _files(path: Path) -> Iterator[Path]:
-    """Yield a store's files: the finished one, and what a killed run left."""
-    if path.is_file():
-        yield path
+    """Yield a store's files: the finished one, and what killed runs left, earlier ones too."""
+    for file in (path, path.with_name(path.name + PARTIAL)):
+        if file.is_file():
+            yield file
     for ending in (".parts", ".shards"):
         yield from sorted(path.with_name(path.name + ending).glob("*.h5"))
 

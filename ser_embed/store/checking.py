@@ -5,41 +5,28 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ser_embed.command import DONE, FAILED, Outcome
+from ser_embed.store.earlier import LAYOUT_BEFORE, digest_before
 from ser_embed.store.options import StoreConfig
 from ser_embed.store.reader import FeatureStore
-from ser_embed.store.table import FAILED_CLIP, LEFT_OUT, STORED, TableDigest, checksum
+from ser_embed.store.table import FAILED_CLIP, LEFT_OUT, STORED, checksum
 
 __all__ = ["describe", "verify"]
-
-
-def _is_padded_with_zeros(store: FeatureStore, index: int, frames: int) -> bool:
-    if store.settings.pool != "none":
-        return True
-    arrays = [store.read([index])]
-    if "range" in store.file:
-        arrays.append(store.read_range([index]))
-    padding = [array[..., frames:, :] for array in arrays]
-    return not any(np.ascontiguousarray(array).view(np.uint8).any() for array in padding)
 
 
 def verify(path: Path) -> list[str]:
     """Read a store whole and return what is wrong with it, in words; empty if nothing is."""
     try:
-        with FeatureStore(path) as store:
+        with FeatureStore(path) as store:  # raises if table or settings are others
             faults = []
-            attributes, frames = dict(store.file.attrs), store.frames
-            digest = TableDigest(attributes)
-            digest.add(store.each_row())
-            if digest.finish(frames).encode() != attributes["digest"]:
-                faults.append("the table or the settings are not what was written")
+            if int(store.attributes["schema"]) == LAYOUT_BEFORE:
+                whole = digest_before(store.attributes, store.each_row(), store.frames)
+                if whole != store.attributes["digest"]:
+                    faults.append("the table or the settings are not what was written")
             for index, row in enumerate(store.each_row()):
                 if row.is_stored:
-                    features, extrema = store.own_part(index, int(frames[index]))
-                    whole = checksum(features, extrema) == row.checksum
-                    if not whole or not _is_padded_with_zeros(store, index, int(frames[index])):
+                    clip = store.clip(index)
+                    if checksum(clip.features, clip.extrema) != row.checksum:
                         faults.append(f"{row.path}: the features are not what was written")
             return faults
     except Exception as error:  # a damaged file can raise anything

@@ -2,19 +2,21 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
-from pathlib import Path
+from operator import attrgetter
 from typing import NamedTuple
 
-from ser_embed.store.table import LEFT_OUT, ClipRow, Identity
+from ser_embed.store.table import COLUMNS, LEFT_OUT, ClipRow, Identity
 from ser_embed.store.table import Place as Range
 
 __all__ = ["Ledger", "Place"]
 
 
-class Place(NamedTuple):
-    """A row, and where its features are: no file and line -1 of a clip that failed."""
+_but_checksum = attrgetter(*(name for name in COLUMNS if name != "checksum"))
 
-    file: Path | None
+
+class Place(NamedTuple):
+    """A row, and its line in the file: -1 if that doesn't have it."""
+
     line: int
     row: ClipRow
 
@@ -22,18 +24,21 @@ class Place(NamedTuple):
 class _Clip:
     """A clip that is in a file, that this run has come across, or both."""
 
-    __slots__ = ("place", "row", "seen")
+    __slots__ = ("line", "row", "seen", "stored")
 
     def __init__(self) -> None:
         self.seen = False  # by this run
-        self.place: Place | None = None  # in a file
+        self.line = -1  # in the file
+        self.stored: ClipRow | None = None  # in the file
         self.row: ClipRow | None = None  # in this run's table
 
     def share(self) -> None:
         """Keep one row where the file's and this run's differ in the checksum alone."""
-        if self.place and self.row and self.row is not self.place.row:
-            checked = replace(self.row, checksum=self.place.row.checksum)
-            self.row = self.place.row if checked == self.place.row else checked
+        if self.stored and self.row and self.row is not self.stored:
+            if _but_checksum(self.row) == _but_checksum(self.stored):
+                self.row = self.stored
+            elif self.row.checksum != self.stored.checksum:
+                self.row = replace(self.row, checksum=self.stored.checksum)
 
 
 class Ledger(Mapping[Identity, Place]):
@@ -42,14 +47,15 @@ class Ledger(Mapping[Identity, Place]):
     def __init__(self) -> None:
         self._clips: dict[Identity, _Clip] = {}
         self._failed: dict[Range, ClipRow] = {}  # or left out
+        self._failed_before: dict[Range, Place] = {}  # in a file
         self._n_stored = 0
 
     def __getitem__(self, identity: Identity) -> Place:
         """Return where a clip is."""
         clip = self._clips.get(identity)
-        if clip is None or clip.place is None:
+        if clip is None or clip.stored is None:
             raise KeyError(identity)
-        return clip.place
+        return Place(clip.line, clip.stored)
 
     def __len__(self) -> int:
         """Return how many clips are in a file."""
@@ -57,18 +63,20 @@ class Ledger(Mapping[Identity, Place]):
 
     def __iter__(self) -> Iterator[Identity]:
         """Yield the clips that are in a file."""
-        return (identity for identity, clip in self._clips.items() if clip.place)
+        return (identity for identity, clip in self._clips.items() if clip.stored)
 
-    def add_stored(self, places: Iterable[tuple[Path, int, ClipRow]]) -> None:
-        """Add rows with the file and line that each is in; of a clip the last counts."""
-        for file, line, row in places:
+    def add_stored(self, places: Iterable[tuple[int, ClipRow]]) -> None:
+        """Add rows with the line that each is in; of a clip the last counts."""
+        for line, row in places:
             if not row.is_stored:
+                self._failed_before[row.place] = Place(line, row)
                 continue
-            clip = self._clips.pop(row.identity, None) or _Clip()
-            self._n_stored += clip.place is None
-            clip.place = Place(file, line, row)
+            identity = row.identity
+            clip = self._clips.pop(identity, None) or _Clip()
+            self._n_stored += clip.stored is None
+            clip.line, clip.stored = line, row
             clip.share()
-            self._clips[row.identity] = clip  # at the end, as the newest
+            self._clips[identity] = clip  # at the end, as the newest
 
     def is_new(self, identity: Identity) -> bool:
         """Note that this run came across a clip; return whether for the first time."""
@@ -95,27 +103,30 @@ class Ledger(Mapping[Identity, Place]):
         rows = [row for row in self._failed.values() if row.sha256 or row.state == LEFT_OUT]
         rows += [clip.row for clip in self._clips.values() if clip.row]
         read = {row.place if partial else row.path for row in rows}
-        newest = {clip.place.row.place: clip for clip in self._clips.values() if clip.place}
+        newest = {clip.stored.place: clip for clip in self._clips.values() if clip.stored}
         kept = [
             clip for place, clip in newest.items()
             if not clip.row and (place if partial else place[0]) not in read
         ]  # fmt: skip
         for clip in kept:
-            clip.row = clip.place.row if clip.place else None
+            clip.row = clip.stored
         return len(kept)
 
     def table(self) -> list[Place]:
-        """Return this run's rows by path, with the file and line of the stored ones.
+        """Return this run's rows by path, each with its line.
 
         A stored row has the checksum of its features as they were written, whatever else of it
-        (its labels) is new.
+        (its labels) is new; a row that is as in the file is the same object.
         """
-        places = [Place(None, -1, row) for row in self._failed.values()]
+        places = []
+        for where, row in self._failed.items():
+            before = self._failed_before.get(where)
+            places.append(before if before and before.row == row else Place(-1, row))
         for clip in self._clips.values():
-            if clip.place and clip.row:
-                same = clip.row is clip.place.row
-                places.append(clip.place if same else clip.place._replace(row=clip.row))
-        places.sort(key=lambda place: (place.row.sha256, place.row.start, place.row.end))
+            if clip.stored and clip.row:
+                places.append(Place(clip.line, clip.row))
+        if len({place.row.path for place in places}) < len(places):
+            places.sort(key=lambda place: (place.row.sha256, place.row.start, place.row.end))
         if all(place.row.path.isascii() for place in places):  # the same order, without a copy
             places.sort(key=lambda place: place.row.path)
         else:

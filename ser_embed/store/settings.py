@@ -9,10 +9,11 @@ from typing import Any, Literal
 from ser_embed.audio import FillRule, Resampler
 from ser_embed.encoders import Layer, Norm, Pool
 
-__all__ = ["SCHEMA", "FeatureSettings"]
+__all__ = ["LAYOUT", "SCHEMA", "FeatureSettings"]
 
 
-SCHEMA = 2  # version of the store's layout; part of every key
+SCHEMA = 2  # version of what features mean; part of every key
+LAYOUT = 3  # version of how a file holds them: 2 had one padded chunk a clip
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class FeatureSettings:
         seed: Seed of the random fill and of untrained weights. It matters where the fill draws;
             what it makes of weights is in their hash.
         resampler: Resampling method.
-        schema: Version of the store's layout.
+        schema: Version of what features mean.
         context: What Whisper sees: the `clip` alone, or `30s`.
     """
 

@@ -1,14 +1,12 @@
 """A store's table: one row a clip, and how it lies in the file."""
 
-import hashlib
-import json
-import sys
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
+from itertools import starmap
 from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
@@ -16,9 +14,9 @@ import numpy as np
 from ser_embed.corpora import Utterance
 
 __all__ = [
-    "COLUMNS", "FAILED_CLIP", "LATER", "LEFT_OUT", "STORED", "ClipRow", "Identity",
-    "TableDigest", "checksum", "columns_of", "rows_of", "table_of", "text_of", "text_type",
-    "widths_of",
+    "COLUMNS", "FAILED_CLIP", "LATER", "LEFT_OUT", "STORED", "ClipRow", "EncodedClip",
+    "Identity", "Place", "checksum", "columns_of", "rows_of", "sorted_lines", "table_of",
+    "text_of", "text_type", "widths_of",
 ]  # fmt: skip
 
 STORED, FAILED_CLIP, LEFT_OUT = "stored", "failed", "left out"
@@ -81,7 +79,7 @@ class ClipRow:
 
         Not the folder: the same corpus seen from another root is the same clips.
         """
-        return _identity(Path(self.path).name, self.sha256, self.start, self.end)
+        return _identity(self.path.rpartition("/")[2], self.sha256, self.start, self.end)
 
     @property
     def place(self) -> Place:
@@ -93,6 +91,22 @@ class ClipRow:
         """Return the identity that the row of an utterance has."""
         start, end = float(utterance.start or 0), float(utterance.end or 0)
         return _identity(utterance.path.name, sha256, start, end)
+
+
+class EncodedClip(NamedTuple):
+    """A clip as a store takes it; one that failed has empty arrays.
+
+    Attributes:
+        row: What the table says of it.
+        features: Its features in the stored type, (T, D), (L, T, D) or pooled (L, D).
+        extrema: What undoes the normalisation, (T, 2) or (L, T, 2) float32; may be empty.
+        frames: How many frames are its own.
+    """
+
+    row: ClipRow
+    features: np.ndarray
+    extrema: np.ndarray
+    frames: int
 
 
 def _identity(name: str, sha256: str, start: float, end: float) -> Identity:
@@ -107,8 +121,10 @@ COLUMNS = {
 LATER = ("start", "end")
 """Columns that files made before there were ranges don't have."""
 
+_PLACE = (("offset", "i8"), ("frames", "i4"))
+"""Where a clip's frames are: columns of the file, not of `ClipRow`."""
+
 _values = attrgetter(*COLUMNS)
-_first_values = attrgetter(*(name for name in COLUMNS if name not in LATER))
 
 
 def _bytes(text: str) -> bytes:
@@ -129,73 +145,66 @@ def text_type(width: int) -> np.dtype:
     return h5py.string_dtype("utf-8", max(1, width))
 
 
-def widths_of(rows: Iterable[ClipRow]) -> dict[str, int]:
-    """Return how many bytes each column of texts needs."""
+def widths_of(rows: Iterable[ClipRow], least: Mapping[str, int] | None = None) -> dict[str, int]:
+    """Return how many bytes each column of texts needs: multiples of eight, `least` or more."""
     names = [name for name, kind in COLUMNS.items() if kind == TEXT]
-    widths = dict.fromkeys(names, 1)
+    widths = {name: (least or {}).get(name, 1) for name in names}
     for row in rows:
         for name in names:
-            widths[name] = max(widths[name], len(_bytes(getattr(row, name))))
-    return widths
+            value = getattr(row, name)
+            if len(value) > widths[name] or not value.isascii():
+                widths[name] = max(widths[name], len(_bytes(value)))
+    return {name: -(-width // 8) * 8 for name, width in widths.items()}
 
 
-def table_of(rows: list[ClipRow], widths: Mapping[str, int]) -> np.ndarray:
-    """Return rows as the structured array that a file holds."""
+def table_of(
+    rows: Sequence[ClipRow], widths: Mapping[str, int], places: Sequence[tuple[int, int]]
+) -> np.ndarray:
+    """Return rows, and where their frames begin and how many there are, as a file holds them."""
     types = {n: text_type(widths[n]) if kind == TEXT else kind for n, kind in COLUMNS.items()}
-    table = np.zeros(len(rows), dtype=list(types.items()))
+    table = np.zeros(len(rows), dtype=[*types.items(), *_PLACE])
     for name, kind in COLUMNS.items():
         values = [getattr(row, name) for row in rows]
         table[name] = [_bytes(value) for value in values] if kind == TEXT else values
+    if rows:
+        table["offset"], table["frames"] = zip(*places, strict=True)
     return table
+
+
+def sorted_lines(table: np.ndarray) -> np.ndarray:
+    """Return the lines of a table by path, then hash and range, int64 (N,)."""
+    paths = table["path"]
+    if (paths[1:] > paths[:-1]).all():
+        return np.arange(len(table))
+    return np.lexsort((table["end"], table["start"], table["sha256"], paths))
 
 
 def columns_of(table: np.ndarray) -> dict[str, np.ndarray]:
     """Return the columns of what `table_of` gave, texts as objects."""
-    there = table.dtype.names or ()
-    nothing = np.zeros(len(table))
-    columns: dict[str, np.ndarray] = {
-        n: nothing if n in LATER and n not in there else table[n] for n in COLUMNS
+    return {
+        name: np.array(values, dtype=object if COLUMNS[name] == TEXT else COLUMNS[name])
+        for name, values in _values_of(table).items()
     }
-    for name, kind in COLUMNS.items():
-        if kind == TEXT:
-            columns[name] = np.array([text_of(v) for v in columns[name]], dtype=object)
-    return columns
 
 
 def rows_of(table: np.ndarray) -> Iterator[ClipRow]:
     """Yield the rows of what `table_of` gave."""
-    for row in zip(*(values.tolist() for values in columns_of(table).values()), strict=True):
-        # Most texts but the path are those of other rows too: one object each.
-        values: list[Any] = [sys.intern(v) if isinstance(v, str) else v for v in row[1:]]
-        yield ClipRow(row[0], *values)
+    return starmap(ClipRow, zip(*_values_of(table).values(), strict=True))
+
+
+def _values_of(table: np.ndarray) -> dict[str, list[Any]]:
+    values = {
+        name: table[name].tolist() if name in (table.dtype.names or ()) else [0.0] * len(table)
+        for name in COLUMNS
+    }
+    for name, kind in COLUMNS.items():
+        if kind == TEXT:
+            # Most texts but the path are those of other rows too: one object each.
+            texts = {value: text_of(value) for value in set(values[name])}
+            values[name] = [texts[value] for value in values[name]]
+    return values
 
 
 def checksum(features: np.ndarray, extrema: np.ndarray) -> int:
     """Return the CRC-32 of a clip's bytes."""
     return zlib.crc32(extrema.tobytes(), zlib.crc32(features.tobytes()))
-
-
-class TableDigest:
-    """The SHA-256 of everything in a file but the features, which have checksums.
-
-    Args:
-        attributes: The file's attributes.
-    """
-
-    def __init__(self, attributes: Mapping[str, Any]) -> None:
-        kept = {k: str(v) for k, v in sorted(attributes.items()) if k != "digest"}
-        self._hash = hashlib.sha256(f"[{json.dumps(kept)}, [".encode())
-        self._comma = ""
-
-    def add(self, rows: Iterable[ClipRow]) -> None:
-        """Add the next rows."""
-        for row in rows:
-            # Of whole files as before there were ranges.
-            values = row.values if row.start or row.end else _first_values(row)
-            self._hash.update(f"{self._comma}{json.dumps(values)}".encode())
-            self._comma = ", "
-
-    def finish(self, frames: np.ndarray) -> str:
-        """Add how many frames each clip has, and return the digest."""
-        self._hash.update(f"], {json.dumps(frames.tolist())}]".encode())
-        return self._hash.hexdigest()

@@ -1,66 +1,81 @@
 """Adding clips to a feature store, so that a kill at any instant loses nothing reported as stored.
 
-See `reader.py` for the layout and the reason why there are parts. Parts are written by a thread of
-their own, so that the encoder doesn't wait for the disk; not more than one is on its way.
+Clips are added to the file in blocks, each a commit (`journal.py`), by a thread of their own, so
+that the encoder waits for neither checksums nor the disk. A store that was never finished has
+another name, `<store>.partial`, so that nobody takes it for one. In a finished store the rows of a
+run that isn't finished are behind those that readers see.
 """
 
-import functools
+import contextlib
+import gc
 import glob
 import json
 import os
 import shutil
-import signal
 import socket
-import threading
 import time
-from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict
-from operator import eq
+from dataclasses import asdict, dataclass, field, replace
+from hashlib import sha256
+from itertools import count
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
+import h5py
 import numpy as np
 from filelock import FileLock, Timeout
 
 from ser_embed.errors import StoreError
-from ser_embed.store.builder import Builder, EncodedClip
+from ser_embed.store.frames import append_frames, time_axis
+from ser_embed.store.journal import JournaledFile, journal_of, sync_folder
 from ser_embed.store.ledger import Ledger, Place
-from ser_embed.store.reader import FeatureStore, Shards, is_index
-from ser_embed.store.settings import SCHEMA, FeatureSettings
-from ser_embed.store.table import ClipRow, Identity, widths_of
+from ser_embed.store.reader import PARTIAL, FeatureStore, attributes_of, table_digest
+from ser_embed.store.settings import LAYOUT, FeatureSettings
+from ser_embed.store.table import (
+    ClipRow,
+    EncodedClip,
+    Identity,
+    checksum,
+    table_of,
+    text_type,
+    widths_of,
+)
 
 __all__ = ["StoreWriter"]
 
-BLOCK_CLIPS = 256  # clips a part holds at most ...
-BLOCK_BYTES = 2**27  # ... and of features, of which some layers' are large ...
-BLOCK_SECONDS = 10.0  # ... and the longest that an encoded clip waits to be on its way to disk
-OPEN_FILES = 8  # parts that are open at once while the finished file is written
+BLOCK_BYTES = 2**26  # of features that are committed together at most ...
+BLOCK_SECONDS = 10.0  # ... and the longest that an encoded clip waits for that
+BYTES_AHEAD = 2**27  # of features that wait for the thread
+TABLE_BYTES = 2**15  # of a chunk of the table
+WASTE = 0.02  # of a file, and at least ...
+WASTE_BYTES = 2**18  # ... so much that nothing refers to, before it is written anew
 
 
-Writer = TypeVar("Writer", bound="StoreWriter")
+@dataclass
+class _Table:
+    """The rows of a file, in its order.
 
-
-@contextmanager
-def _interrupt_put_off() -> Iterator[list[bool]]:
-    """Put Ctrl-C off to the end of the block; the list that it yields is empty until it comes.
-
-    Raised within a call from HDF5 to a file it would look like a failed write, and between two
-    lines that belong together it would leave clips in neither place.
+    Attributes:
+        rows: They.
+        places: Where each one's frames begin, and how many there are.
+        widths: Bytes of each column of texts in the file.
+        hash: SHA-256 of the rows' bytes in the file, to go on from.
+        finished: How many of them readers see; -1 while the store was never finished.
     """
-    caught: list[bool] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield caught  # only the main thread is interrupted
-        return
-    before = signal.signal(signal.SIGINT, lambda number, frame: caught.append(True))
-    try:
-        yield caught
-    finally:
-        signal.signal(signal.SIGINT, before)
-    if caught:
-        signal.raise_signal(signal.SIGINT)
+
+    rows: list[ClipRow] = field(default_factory=list)
+    places: list[tuple[int, int]] = field(default_factory=list)
+    widths: dict[str, int] = field(default_factory=dict)
+    hash: Any = field(default_factory=sha256)
+    finished: int = -1
+
+    def copy(self) -> "_Table":
+        return replace(
+            self, rows=self.rows.copy(), places=self.places.copy(), hash=self.hash.copy()
+        )
 
 
 class StoreWriter:
@@ -68,31 +83,29 @@ class StoreWriter:
 
     Attributes:
         path: The finished file, there or to be.
-        known: Every clip already encoded, in the finished file or in a part, by identity.
+        known: Every clip that is stored, by identity.
     """
 
     def __init__(self, path: Path, header: dict[str, Any]) -> None:
-        self.path, self.parts, self.header = path, path.with_name(path.name + ".parts"), header
-        self.shards = path.with_name(path.name + ".shards")  # of runs on a cluster
-        self._clear_torn_files()
-        self.dtype = np.dtype(json.loads(header["settings"])["dtype"])
+        self.path, self.header = path, header
+        self._settings = FeatureSettings(**json.loads(header["settings"]))
         self.known = Ledger()
-        self._add_files()
-        self._n_stored = len(self.known)
-        self._open: OrderedDict[Path, FeatureStore] = OrderedDict()
+        self._table = _Table()
         self._waiting: list[EncodedClip] = []
         self._waiting_bytes = 0
-        self._last_flush = time.monotonic()
+        self._last_commit = time.monotonic()
+        self._arrived: deque[tuple[int, ClipRow]] = deque()  # committed, and not yet known
+        self._pending: deque[tuple[Future[None], int]] = deque()
         self._thread = ThreadPoolExecutor(1, "store-writer")
-        self._on_its_way: tuple[Path, list[EncodedClip], Future[None]] | None = None
+        self._start()
 
     @classmethod
     @contextmanager
     def open(
-        cls: type[Writer], path: Path, settings: FeatureSettings, corpus: str, root: Path, *,
-        trained: bool, demo: bool, **more: Any,
-    ) -> Iterator[Writer]:  # fmt: skip
-        """Open a store for writing, alone; a subclass may take more.
+        cls, path: Path, settings: FeatureSettings, corpus: str, root: Path, *,
+        trained: bool, demo: bool,
+    ) -> Iterator["StoreWriter"]:  # fmt: skip
+        """Open a store for writing, alone.
 
         Raises:
             StoreError: Another process holds it; the message says which.
@@ -114,12 +127,12 @@ class StoreWriter:
                 "finished file can be copied back), or have the file system mounted with locks"
             ) from error
         header = {
-            "format": "ser_embed", "schema": SCHEMA, "settings": json.dumps(asdict(settings)),
+            "format": "ser_embed", "schema": LAYOUT, "settings": json.dumps(asdict(settings)),
             "corpus": corpus, "root": str(root.resolve()), "trained": trained, "demo": demo,
         }  # fmt: skip
         try:
             holder.write_text(f"process {os.getpid()} on {socket.gethostname()}")
-            writer = cls(path, header, **more)
+            writer = cls(path, header)
             try:
                 yield writer
             finally:
@@ -128,122 +141,213 @@ class StoreWriter:
             holder.unlink(missing_ok=True)
             lock.release()
 
-    def _add_files(self) -> None:
-        """Add the clips that are stored already."""
-        for file in self._earlier_files():
-            with FeatureStore(file) as store:
-                self._add_file(file, store.each_row())
+    def close(self) -> None:
+        """Wait for what the thread is at; what `flush` didn't store is lost."""
+        self._thread.shutdown()
 
-    def _add_file(self, file: Path, rows: Iterable[ClipRow]) -> None:
-        self.known.add_stored((file, line, row) for line, row in enumerate(rows))
+    # --- what is there already -----------------------------------------------------------------
 
-    def _earlier_files(self) -> list[Path]:
-        """Return the finished file and what killed runs left, as far as they are there."""
-        finished = [self.path] if self.path.is_file() else []
-        return finished + self._loose_shards() + sorted(self.parts.glob("*.h5"))
-
-    def _loose_shards(self) -> list[Path]:
-        """Return the shards, left by a run on a cluster, that the finished file doesn't name."""
-        shards = sorted(self.shards.glob("*.h5"))
-        if not shards or not self.path.is_file():
-            return shards
-        with FeatureStore(self.path) as store:
-            named = Shards(self.path, store.file).names if is_index(store.file) else []
-        taken = {Path(name).name for name in named}
-        return [shard for shard in shards if shard.name not in taken]
-
-    def _clear_torn_files(self) -> None:
-        for torn in self.parts.glob("*.tmp"):
-            torn.unlink()
+    def _start(self) -> None:
+        """Take in what is stored."""
         for torn in self.path.parent.glob(glob.escape(self.path.name) + ".*.tmp"):
             torn.unlink()
+        self._partial = self.path.with_name(self.path.name + PARTIAL)
+        self._earlier = [self.path.with_name(self.path.name + end) for end in (".shards", ".parts")]
+        self._file, files = self._partial, []  # what clips are added to, and what they come from
+        if self.path.is_file():
+            with FeatureStore(self.path) as store:
+                is_present = int(store.attributes["schema"]) == LAYOUT
+            self._file = self.path if is_present else self._partial
+            files.append(self._partial if is_present else self.path)
+        if self._file.is_file():
+            self._read_file()
+        files += [file for folder in self._earlier for file in sorted(folder.glob("*.h5"))]
+        for file in files:
+            if file.is_file():
+                self._take_in(file)
 
-    def close(self) -> None:
-        """Wait for the part on its way and close everything."""
-        self._thread.shutdown()
-        self._close_files()
+    def _read_file(self) -> None:
+        with FeatureStore(self._file, everything=True) as store, _no_collector():
+            types = store.table.dtype
+            self._table = _Table(
+                store.rows, list(zip(store.offsets.tolist(), store.frames.tolist(), strict=True)),
+                {n: types[n].itemsize for n in types.names or () if types[n].kind == "S"},
+                sha256(store.table.tobytes()), int(store.attributes["finished"]),
+            )  # fmt: skip
+            self.known.add_stored(enumerate(self._table.rows))
+        with self._errors(self._file):
+            _settle(self._file)
+
+    def _take_in(self, file: Path) -> None:
+        """Add the clips of a file of the layout before this one, as far as they aren't known."""
+        with FeatureStore(file) as store:
+            for clip in store.readable_clips():
+                if clip.row.is_stored and clip.row.identity not in self.known:
+                    self.add([clip])
+        self.flush()
 
     # --- clips ---------------------------------------------------------------------------------
 
-    def add(self, row: ClipRow, features: np.ndarray, extrema: np.ndarray, frames: int) -> int:
-        """Add an encoded clip; return how many have come to be on disk since the last call."""
-        stored = features.astype(self.dtype, copy=False)
-        self._waiting.append(EncodedClip(row, stored, extrema, frames).checked())
-        self._waiting_bytes += stored.nbytes + extrema.nbytes
-        waited = time.monotonic() - self._last_flush
-        few = len(self._waiting) < BLOCK_CLIPS and self._waiting_bytes < BLOCK_BYTES
-        if few and waited <= BLOCK_SECONDS:
-            return 0
-        arrived = self._arrived()
-        self._send()
-        return arrived
+    def add(self, clips: Sequence[EncodedClip]) -> None:
+        """Add encoded clips, which are stored at the next `flush` at the latest.
+
+        Waits while much is on its way to the disk.
+
+        Raises:
+            StoreError: The disk takes no more; what is stored is kept, and so are these clips
+                until the writer is closed.
+        """
+        n_bytes = sum(clip.features.nbytes + clip.extrema.nbytes for clip in clips)
+        self._pending.append((self._thread.submit(self._gather, clips, n_bytes), n_bytes))
+        while self._pending[0][0].done() or sum(n for _, n in self._pending) > BYTES_AHEAD:
+            self._wait_for_first()
+            if not self._pending:
+                break
+        self._drain()
 
     def flush(self) -> int:
-        """Put what is waiting on disk; return how many clips have come there by that."""
-        arrived = self._arrived()
-        self._send()
-        return arrived + self._arrived()
+        """Store everything that was added; return how many clips that made known."""
+        self._pending.append((self._thread.submit(self._commit_waiting), 0))
+        while self._pending:
+            self._wait_for_first()
+        return self._drain()
 
-    def _send(self) -> None:
-        """Hand what is waiting to the thread that writes."""
-        self._last_flush = time.monotonic()
+    def _wait_for_first(self) -> None:
+        self._pending[0][0].exception()  # an interrupt here leaves it to be waited for again
+        self._pending.popleft()[0].result()
+
+    def _drain(self) -> int:
+        """Make known what was stored since the last call; return how much it is."""
+        n = 0
+        while self._arrived:
+            self.known.add_stored([self._arrived.popleft()])
+            n += 1
+        return n
+
+    def _gather(self, clips: Sequence[EncodedClip], n_bytes: int) -> None:
+        """Take clips, in the thread; commit them when a block is full or old."""
+        for clip in clips:
+            stored = clip.features.astype(self._settings.dtype, copy=False)
+            row = replace(clip.row, checksum=checksum(stored, clip.extrema))
+            self._waiting.append(clip._replace(row=row, features=stored))
+        self._waiting_bytes += n_bytes
+        waited = time.monotonic() - self._last_commit
+        if self._waiting_bytes >= BLOCK_BYTES or waited > BLOCK_SECONDS:
+            self._commit_waiting()
+
+    def _commit_waiting(self) -> None:
+        self._last_commit = time.monotonic()
         if not self._waiting:
             return
-        with _interrupt_put_off():  # between two of these lines the clips would be nobody's
-            clips, self._waiting, self._waiting_bytes = self._waiting, [], 0
-            part = self.parts / f"{time.time_ns():020d}.h5"
-            self._on_its_way = part, clips, self._thread.submit(self._write_part, part, clips)
+        first = len(self._table.rows)
+        with self._changed(self._file) as file:
+            self._append(file, self._waiting)
+        self._arrived.extend(zip(count(first), self._table.rows[first:]))
+        self._waiting, self._waiting_bytes = [], 0
 
-    def _write_part(self, part: Path, clips: list[EncodedClip]) -> None:
-        part.parent.mkdir(exist_ok=True)
-        widths = widths_of(clip.row for clip in clips)
-        start = functools.partial(Builder, part, self.header, clips[0], len(clips), widths)
-        self._build(part, start, clips)
+    # --- changes of the file -------------------------------------------------------------------
 
-    def _arrived(self) -> int:
-        """Wait for the part on its way; return how many clips it holds."""
-        if self._on_its_way is None:
-            return 0
-        part, clips, future = self._on_its_way
-        try:
-            future.result()
-        except StoreError:
-            self._on_its_way, self._waiting = None, clips + self._waiting
-            raise
-        with _interrupt_put_off():
-            self._add_file(part, (clip.row for clip in clips))
-            self._n_stored = len(self.known)
-            self._on_its_way = None
-        return len(clips)
-
-    def _build(self, path: Path, start: Callable[[], Builder], clips: Iterable[Any]) -> None:
-        builder = None
-        with _interrupt_put_off() as interrupted:
+    @contextmanager
+    def _changed(self, path: Path, anew: bool = False) -> Iterator[h5py.File]:
+        """Change a file, or write it `anew` as one that isn't there: as a whole or not at all."""
+        anew = anew or not path.is_file()
+        target = path.with_name(f"{path.name}.{os.urandom(6).hex()}.tmp") if anew else path
+        before = self._table.copy()
+        if anew:
+            self._table = _Table(finished=before.finished)
+        with self._errors(path):
             try:
-                builder = start()
-                for clip in clips:
-                    builder.add(clip)
-                    if interrupted:
-                        raise KeyboardInterrupt
-                builder.finish()
-            except BaseException as error:
-                if builder:
-                    builder.discard()
-                if isinstance(error, OSError | RuntimeError) and not isinstance(error, StoreError):
-                    raise self._cannot_write(path, error) from error
+                disk = JournaledFile(target, "x" if anew else "w")
+                try:
+                    with h5py.File(disk, "w" if anew else "r+", libver="v110") as file:
+                        yield file
+                        self._seal(file)
+                    disk.commit()
+                except BaseException:
+                    disk.abort()
+                    raise
+                finally:
+                    disk.close()
+                if anew:
+                    _rename(target, path)
+            except BaseException:
+                self._table = before
+                if anew:
+                    with contextlib.suppress(OSError):
+                        target.unlink(missing_ok=True)
                 raise
 
-    def _cannot_write(self, path: Path, error: Exception) -> StoreError:
-        if isinstance(error, PermissionError) and error.filename2:  # of the renaming
-            return StoreError(
+    def _append(self, file: h5py.File, clips: Sequence[EncodedClip]) -> None:
+        """Add clips to an open file, failed ones among them."""
+        stored, pool = [clip for clip in clips if clip.row.is_stored], self._settings.pool
+        start = 0
+        if stored:
+            start = append_frames(file, "features", [clip.features for clip in stored], pool)
+        if stored and stored[0].extrema.size:
+            append_frames(file, "range", [clip.extrema for clip in stored], pool)
+        first = len(self._table.rows)
+        for clip in clips:
+            self._table.rows.append(clip.row)
+            self._table.places.append((start, clip.frames) if clip.row.is_stored else _NOWHERE)
+            start += _span(clip.frames, pool) if clip.row.is_stored else 0
+        self._write_table(file, first)
+
+    def _write_table(self, file: h5py.File, first: int) -> None:
+        """Write the table's rows from one on; all of them where their texts have grown."""
+        table = self._table
+        widths = widths_of(table.rows[first:], table.widths)
+        if widths != table.widths:
+            table.widths, table.hash, first = widths, sha256(), 0
+        lines = table_of(table.rows[first:], widths, table.places[first:])
+        table.hash.update(lines.tobytes())
+        if first:
+            file["clips"].resize(len(table.rows), 0)
+            file["clips"][first:] = lines
+            return
+        if "clips" in file:
+            del file["clips"]
+        chunk = max(1, TABLE_BYTES // lines.itemsize)
+        file.create_dataset("clips", data=lines, maxshape=(None,), chunks=(chunk,))
+
+    def _seal(self, file: h5py.File) -> None:
+        """Write the attributes."""
+        there = attributes_of(file)
+        for name, value in {**self.header, "finished": self._table.finished}.items():
+            if there.get(name) != value:
+                _set(file, name, value)
+        _set(file, "digest", table_digest(attributes_of(file), self._table.hash))
+
+    def _rewrite(self) -> None:
+        """Write the finished file anew, in the order of its table."""
+        # The store is closed by the time of the rename: Windows replaces no open file.
+        with self._changed(self.path, anew=True) as file, FeatureStore(self.path) as store:
+            for block in _blocks(store.readable_clips()):
+                self._append(file, block)
+
+    @contextmanager
+    def _errors(self, path: Path) -> Iterator[None]:
+        """Turn what a disk raises into a sentence."""
+        try:
+            yield
+        except StoreError:
+            raise
+        except PermissionError as error:
+            if not error.filename2:  # of a rename
+                raise self._cannot_write(path, error) from error
+            raise StoreError(
                 f"{path}: can't be replaced, as it is open in another program or in this one "
                 f"({error.strerror}); close it there and run the same command again. The "
-                f"{self._n_stored} clips stored so far are kept"
-            )
+                f"{len(self.known)} clips stored so far are kept"
+            ) from error
+        except (OSError, RuntimeError) as error:
+            raise self._cannot_write(path, error) from error
+
+    def _cannot_write(self, path: Path, error: Exception) -> StoreError:
         free = shutil.disk_usage(self.path.parent).free
+        n = len(self.known) + len(self._arrived)
         return StoreError(
             f"{path}: can't be written ({str(error).splitlines()[0][:200]}; {free / 1e6:.0f} MB "
-            f"free there). The {self._n_stored} clips stored so far are kept: free some space, or "
+            f"free there). The {n} clips stored so far are kept: free some space, or "
             f"move {self.path.parent} and name it with --features-dir, then run the same command "
             "again"
         )
@@ -258,13 +362,10 @@ class StoreWriter:
         """Add the row of a clip, stored or failed, to the finished file's table."""
         self.known.record(row)
 
-    def finish(
-        self, rows: Iterable[ClipRow] = (), prune: bool = False, partial: bool = False
-    ) -> dict[str, int]:
-        """Write the finished file from everything encoded.
+    def finish(self, prune: bool = False, partial: bool = False) -> dict[str, int]:
+        """Let readers see what this run recorded of what is stored.
 
         Args:
-            rows: Rows of this run's clips besides those that were `record`ed.
             prune: Drop the clips of earlier runs that aren't among them. By default they stay,
                 unless a file of the same path has other bytes now: one that can't be read
                 doesn't cost what was encoded of it.
@@ -275,60 +376,106 @@ class StoreWriter:
             (`kept`).
         """
         self.flush()
-        for row in rows:
-            self.record(row)
-        kept = 0 if prune else self.known.keep_the_rest(partial)
-        table = self.known.table()
-        if not self._is_as_finished(table):
-            self._write_finished(table, widths_of(place.row for place in table))
-        self._close_files()
-        self._clear_parts()
+        with _no_collector():
+            kept = 0 if prune else self.known.keep_the_rest(partial)
+            table = self.known.table()
+        self._thread.submit(self._finish, table).result()
         return {"clips": len(table), "kept": kept}
 
-    def _write_finished(self, table: list[Place], widths: Mapping[str, int]) -> None:
-        """Write this run's table, and the features of its clips, into the finished file."""
-        first = next((place for place in table if place.file is not None), None)
-        template = None if first is None else self._load(first)
-        start = functools.partial(Builder, self.path, self.header, template, len(table), widths)
-        self._build(self.path, start, self._loaded(table))
+    def _finish(self, table: list[Place]) -> None:
+        rows = self._table.rows
+        added = [EncodedClip(p.row, _NOTHING, _NOTHING, 0) for p in table if p.line < 0]
+        same = sum(place.line >= 0 and place.row is rows[place.line] for place in table)
+        intact = same == len(rows) == len(table) - len(added)
+        if not intact or added or self._table.finished != len(rows) or self._file != self.path:
+            with self._changed(self._file) as file:
+                if not intact:
+                    self._replace_table(file, table)
+                elif added or not rows:
+                    self._append(file, added)
+                self._table.finished = len(table)
+        if self._file != self.path:
+            with self._errors(self.path):
+                _settle(self._partial)
+                _rename(self._partial, self.path)
+            self._file = self.path
+        for folder in self._earlier:
+            shutil.rmtree(folder, ignore_errors=True)
+        self._partial.unlink(missing_ok=True)
+        if self._is_wasteful():
+            with contextlib.suppress(StoreError):  # open elsewhere, or no room for a second one
+                self._rewrite()
 
-    def _loaded(self, table: list[Place]) -> Iterator[EncodedClip]:
-        """Yield clips, then close the files: Windows replaces none that is open."""
-        yield from map(self._load, table)
-        self._close_files()
+    def _replace_table(self, file: h5py.File, table: list[Place]) -> None:
+        places = [self._table.places[line] if line >= 0 else _NOWHERE for line, _ in table]
+        self._table = _Table([row for _, row in table], places)
+        self._write_table(file, 0)
 
-    def _clear_parts(self) -> None:
-        """Remove what the finished file has taken in."""
-        if self.parts.is_dir():
-            shutil.rmtree(self.parts)
-        if self.shards.is_dir() and not self._needs_shards():
-            shutil.rmtree(self.shards)
+    def _is_wasteful(self) -> bool:
+        """Return whether much of the file is what nothing refers to."""
+        pool, size, used = self._settings.pool, self.path.stat().st_size, 0
+        pairs = zip(self._table.rows, self._table.places, strict=True)
+        live = sum(_span(frames, pool) for row, (_, frames) in pairs if row.is_stored)
+        with h5py.File(self.path, "r", locking=False) as file:
+            for name, dataset in file.items():
+                n = 1 if name == "clips" else dataset.shape[time_axis(pool, dataset.ndim)]
+                share = 1 if name == "clips" else live / max(1, n)
+                used += dataset.id.get_storage_size() * share
+        return size - used > max(WASTE_BYTES, WASTE * size)
 
-    def _needs_shards(self) -> bool:
-        """Return whether the finished file is an index."""
-        with FeatureStore(self.path) as store:
-            return is_index(store.file)
 
-    def _is_as_finished(self, table: list[Place]) -> bool:
-        """Return whether the finished file has this run's table already."""
-        if not self.path.is_file():
-            return False
-        with FeatureStore(self.path) as store:
-            rows = (place.row for place in table)
-            return len(store) == len(table) and all(map(eq, store.each_row(), rows))
+_NOWHERE = (0, 0)  # the frames of a clip that has none
+_NOTHING = np.empty(0, np.float32)
 
-    def _load(self, place: Place) -> EncodedClip:
-        file, line, row = place
-        if file is None:
-            return EncodedClip(row, np.empty(0), np.empty(0), 0)
-        store = self._open.pop(file, None) or FeatureStore(file)
-        self._open[file] = store  # the one used last goes to the end
-        if len(self._open) > OPEN_FILES:
-            self._open.popitem(last=False)[1].close()
-        frames = int(store.file["frames"][line])
-        features, extrema = store.own_part(line, frames)
-        return EncodedClip(row, features, extrema, frames)
 
-    def _close_files(self) -> None:
-        while self._open:
-            self._open.popitem()[1].close()
+def _set(file: h5py.File, name: str, value: Any) -> None:
+    if isinstance(value, str):
+        encoded = value.encode("utf-8", "surrogateescape")
+        file.attrs.create(name, encoded, dtype=text_type(len(encoded)))
+    else:
+        file.attrs[name] = value
+
+
+def _blocks(clips: Iterable[EncodedClip]) -> Iterator[list[EncodedClip]]:
+    """Yield clips in blocks of about `BLOCK_BYTES`."""
+    block, n_bytes = [], 0
+    for clip in clips:
+        block.append(clip)
+        n_bytes += clip.features.nbytes + clip.extrema.nbytes
+        if n_bytes >= BLOCK_BYTES:
+            yield block
+            block, n_bytes = [], 0
+    yield block
+
+
+def _span(frames: int, pool: str) -> int:
+    """Return how many rows of `features` a clip takes."""
+    return frames if pool == "none" else 1
+
+
+@contextmanager
+def _no_collector() -> Iterator[None]:
+    """Put the garbage collector off: it would look through all that is made, to find none."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+def _settle(path: Path) -> None:
+    """End what a killed run began to commit."""
+    if journal_of(path).is_file():
+        JournaledFile(path, "w").close()
+
+
+def _rename(path: Path, target: Path) -> None:
+    """Let a whole file take another's place; a journal there is none of its own."""
+    if target.is_file():
+        _settle(target)
+    else:
+        journal_of(target).unlink(missing_ok=True)
+    path.replace(target)
+    sync_folder(path.parent)

@@ -49,7 +49,7 @@ class Features:
         lengths = [store.frames for store in stores]
         frames = [lengths[which][row] for which, row in members]
         self.frames = torch.as_tensor(np.array(frames), dtype=torch.int64)
-        dtype = stores[0].file["features"].dtype
+        dtype = stores[0].dtype
         need = len(members) * int(np.prod(self.shape)) * dtype.itemsize
         self._memory: torch.Tensor | None = None
         if need <= MEMORY_SHARE * _machine_memory():
@@ -58,7 +58,7 @@ class Features:
             log.info("%.0f GB of features: read from disk batch by batch", need / 1e9)
 
     def _read(self, rows: np.ndarray) -> np.ndarray:
-        dtype = self.stores[0].file["features"].dtype
+        dtype = self.stores[0].dtype
         out = np.zeros((len(rows), *self.shape), dtype=dtype)
         for number, store in enumerate(self.stores):
             found = np.flatnonzero(self.members[rows, 0] == number)

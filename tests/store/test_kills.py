@@ -23,11 +23,11 @@ from ser_embed.store.reader import FeatureStore
 
 root, corpus, encoder, folder, wanted = Path(sys.argv[1]), *sys.argv[2:4], Path(sys.argv[4]), 60
 rng = np.random.default_rng(11)
-writer.BLOCK_CLIPS = 5  # many parts in a short run
+writer.BLOCK_BYTES = 1  # many commits in a short run
 
-def config(place, batch_size=4):
+def config(place, batch_size=4, limit=48):
     return ExtractConfig(
-        root, corpus, encoder=encoder, limit=48, features_dir=place, backend="torch", workers=1,
+        root, corpus, encoder=encoder, limit=limit, features_dir=place, backend="torch", workers=1,
         seconds=1.0, dtype="float32", batch_size=batch_size, quiet=True, json=True,
     )
 
@@ -39,21 +39,21 @@ def child(place):
         os._exit(0)
     return process
 
-def content(file):
-    with FeatureStore(file) as store:
+def content(file, everything=False):
+    with FeatureStore(file, everything) as store:
         return store.rows, store.read(range(len(store)))
 
 def everything(place):
     found = {}
-    for file in [*place.glob("*.h5"), *place.glob("*.parts/*.h5")]:
+    for file in [*place.glob("*.h5"), *place.glob("*.partial")]:
         assert verify(file) == [], file
-        for row, features in zip(*content(file)):
+        for row, features in zip(*content(file, everything=True)):
             if row.state == "stored":
                 found[row.identity] = features.tobytes()
     return found
 
-def whole(place):
-    extract(config(place))
+def whole(place, limit=48):
+    extract(config(place, limit=limit))
     (file,) = place.glob("*.h5")
     return file
 
@@ -70,7 +70,10 @@ reference = whole(folder / "reference")
 length = time.monotonic() - started
 encoding = extract(config(folder / "again")).result["seconds"]
 rows, features = content(reference)
-told = {"kills": 0, "in_the_rename": 0, "runs": 0, "finished": 0, "partial": 0, "worst": 0.0}
+half = len(content(whole(folder / "half", 24))[0])
+assert half == 24
+told = {"kills": 0, "in_a_commit": 0, "runs": 0, "finished": 0, "partial": 0, "added": 0,
+        "worst": 0.0}
 place, before = folder / "0", {}
 
 def check(place):
@@ -89,9 +92,9 @@ def check(place):
 while told["kills"] < wanted:
     process = child(place)
     told["runs"] += 1
-    # Anywhere; while clips are encoded (twice as often); while the finished file is on its way.
+    # Anywhere; while clips are encoded; while a commit is on its way (twice as often).
     pattern, span = [
-        ("", 1.1 * length), (".*.holder", encoding), (".*.holder", encoding), ("*.h5.*.tmp", 0.004)
+        ("", 1.1 * length), (".*.holder", encoding), ("*.journal*", 0.004), ("*.journal*", 0.004)
     ][told["runs"] % 4]
     if not pattern or exists_in_time(pattern, place, process):
         time.sleep(float(rng.uniform(0, span)))
@@ -99,16 +102,23 @@ while told["kills"] < wanted:
             os.kill(process, signal.SIGKILL)
         killed = os.WIFSIGNALED(os.waitpid(process, 0)[1])
         told["kills"] += killed
-        told["in_the_rename"] += killed and pattern.endswith(".tmp")
+        told["in_a_commit"] += killed and "journal" in pattern
     after = everything(place) if place.exists() else {}
     assert before.items() <= after.items(), "a stored clip is lost or changed"
-    told["partial"] += 0 < len(after) < len(rows)
+    told["partial"] += len(before) < len(after) < len(rows)
     before = after
-    if list(place.glob("*.h5")) if place.exists() else False:
+    file = next(place.glob("*.h5"), None) if place.exists() else None
+    listed = 0 if file is None else len(content(file)[0])
+    assert listed in (0, 24, 48), listed  # readers see runs that were finished
+    if len(after) == len(rows) or told["kills"] % 12 == 11:
         check(place)
         told["finished"] += 1
+        told["added"] += listed == 24
         shutil.rmtree(place)
         place, before = folder / str(told["runs"]), {}
+        if told["finished"] % 2:  # the next one adds to a finished store
+            shutil.copytree(folder / "half", place)
+            before = everything(place)
 check(place)
 print(json.dumps(told))
 """
@@ -130,6 +140,7 @@ def test_sixty_kills_at_random_instants(
     told = json.loads(done.stdout.splitlines()[-1])
     print(told)
     assert told["kills"] == 60
-    assert told["in_the_rename"] >= 10
+    assert told["in_a_commit"] >= 10
+    assert told["finished"] >= 2
     assert told["partial"] >= 10  # many of the kills came in the middle
     assert told["worst"] < 1e-5

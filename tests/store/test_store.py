@@ -16,8 +16,8 @@ from ser_embed.errors import StoreError
 from ser_embed.store.__main__ import main
 from ser_embed.store.checking import verify
 from ser_embed.store.reader import FeatureStore
-from ser_embed.store.settings import SCHEMA, FeatureSettings
-from ser_embed.store.table import ClipRow
+from ser_embed.store.settings import LAYOUT, FeatureSettings
+from ser_embed.store.table import ClipRow, EncodedClip
 from ser_embed.store.writer import StoreWriter
 
 SETTINGS = FeatureSettings(
@@ -53,9 +53,10 @@ def write(
     with StoreWriter.open(
         path, settings, "ravdess", path.parent, trained=True, demo=False
     ) as writer:
-        for one in clips:
-            writer.add(*one)
-        writer.finish([*(one[0] for one in clips), *failed])
+        writer.add([EncodedClip(*one) for one in clips])
+        for one in (*(one[0] for one in clips), *failed):
+            writer.record(one)
+        writer.finish()
     return path
 
 
@@ -150,12 +151,37 @@ def test_any_text_goes_through(tmp_path: Path) -> None:
     assert verify(tmp_path / "s.h5") == []
 
 
-def test_one_clip_is_one_chunk_and_nothing_is_compressed(tmp_path: Path) -> None:
-    write(tmp_path / "s.h5", [clip(i) for i in range(3)])
+@pytest.mark.parametrize("first", [1, 300])
+@pytest.mark.parametrize("lead", [(), (4,)])
+def test_a_file_is_as_large_as_its_frames(
+    lead: tuple[int, ...], first: int, tmp_path: Path
+) -> None:
+    """Whatever the lengths, and whichever clip came first."""
+    lengths = [first, *np.random.default_rng(0).integers(1, 300, 60).tolist()]
+    clips = [clip(i, n, lead, width=128 - 2) for i, n in enumerate(lengths)]
+    path = write(tmp_path / "s.h5", clips)
+    held = sum(one[1].size * 2 + one[2].nbytes for one in clips)
+    assert held > 2e6
+    assert path.stat().st_size < 1.03 * held
+
+
+def test_frames_lie_one_clip_behind_another(tmp_path: Path) -> None:
+    """As a program finds them that knows HDF5 alone."""
+    clips = [clip(i, 2 + i, lead=(3,)) for i in range(5)]
+    write(tmp_path / "s.h5", clips, failed=[FAILED])
     with h5py.File(tmp_path / "s.h5", "r") as file:
-        for name, width in (("features", 8), ("range", 2)):
-            assert file[name].chunks == (1, 5, width)
-            assert file[name].compression is None
+        assert file["features"].shape == (3, 20, 8)
+        assert file["range"].shape == (3, 20, 2)
+        assert file["features"].compression is None
+        for line in file["clips"][:]:
+            if line["state"] != b"stored":
+                continue
+            part = slice(line["offset"], line["offset"] + line["frames"])
+            number = int(line["path"][-7:-4])
+            np.testing.assert_array_equal(
+                file["features"][:, part], clips[number][1].astype(np.float16)
+            )
+            np.testing.assert_array_equal(file["range"][:, part], clips[number][2])
 
 
 def test_rows_are_read_in_the_order_asked(tmp_path: Path) -> None:
@@ -171,7 +197,7 @@ def test_rows_are_read_in_the_order_asked(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("layout", [
-    {"chunks": (1, 2, 8)}, {"chunks": (1, 5, 8), "compression": "gzip"}, {"dtype": ">f2"}, {},
+    {"chunks": (7, 4)}, {"chunks": (1, 8), "compression": "gzip"}, {"dtype": ">f2"}, {},
 ])  # fmt: skip
 def test_features_of_another_layout_are_read_too(layout: dict[str, Any], tmp_path: Path) -> None:
     path = write(tmp_path / "s.h5", [clip(i) for i in range(3)])
@@ -242,7 +268,7 @@ def test_only_finished_stores_are_found(tmp_path: Path) -> None:
     with StoreWriter.open(
         tmp_path / "c.h5", SETTINGS, "ravdess", tmp_path, trained=True, demo=False
     ) as writer:
-        writer.add(*clip(0))
+        writer.add([EncodedClip(*clip(0))])
         writer.flush()
         (tmp_path / "c.h5.123.tmp").touch()
         assert FeatureStore.find(tmp_path) == [tmp_path / "a.h5", tmp_path / "b.h5"]
@@ -292,8 +318,8 @@ def test_hdf5_of_someone_else(tmp_path: Path) -> None:
 
 def test_a_store_of_a_newer_version(tmp_path: Path) -> None:
     path = write(tmp_path / "s.h5", [clip(0)])
-    spoil(path, lambda file: file.attrs.modify("schema", SCHEMA + 1))
-    with pytest.raises(StoreError, match=rf"newer ser_embed \(schema {SCHEMA + 1}.*update"):
+    spoil(path, lambda file: file.attrs.modify("schema", LAYOUT + 1))
+    with pytest.raises(StoreError, match=rf"newer ser_embed \(schema {LAYOUT + 1}.*update"):
         FeatureStore(path)
     spoil(path, lambda file: file.attrs.modify("schema", 1))
     with pytest.raises(StoreError, match=r"older ser_embed \(schema 1\).*extract again"):
@@ -314,10 +340,9 @@ def rename_a_setting(file: h5py.File) -> None:
         lambda file: file.attrs.__setitem__("schema", "one"),
         rename_a_setting,
         lambda file: file.__delitem__("features"),
-        lambda file: file.__delitem__("frames"),
         lambda file: file.__delitem__("clips"),
     ],
-    ids=["no settings", "torn settings", "schema", "setting", "features", "frames", "clips"],
+    ids=["no settings", "torn settings", "schema", "setting", "features", "clips"],
 )
 def test_a_store_with_something_missing(
     change: Callable[[h5py.File], None], tmp_path: Path
@@ -361,31 +386,31 @@ def content(path: Path) -> Any:
     with FeatureStore(path) as store:
         every = range(len(store))
         return (
-            {name: str(value) for name, value in store.file.attrs.items()}, store.settings,
+            {name: str(value) for name, value in store.attributes.items()}, store.settings,
             store.rows, store.frames.tolist(), store.shape, store.read(every).tobytes(),
             store.read_range(every).tobytes(),
         )  # fmt: skip
 
 
 def data_offsets(path: Path) -> dict[str, list[tuple[int, int]]]:
-    """Where a store's chunks and its table begin in the file, and how many bytes they have."""
+    """Where a store's frames and its table are in the file, and how many bytes they have."""
+    places = {}
     with h5py.File(path, "r") as file:
-        places = {
-            name: [
-                (info.byte_offset, info.size)
-                for info in map(file[name].id.get_chunk_info, range(file[name].id.get_num_chunks()))
+        for name in ("features", "range", "clips"):
+            source, width = file[name].id, file[name][:1].nbytes
+            chunk = file[name].chunks[0]
+            places[name] = [
+                (info.byte_offset, min(chunk, len(file[name]) - info.chunk_offset[0]) * width)
+                for info in map(source.get_chunk_info, range(source.get_num_chunks()))
             ]
-            for name in ("features", "range")
-        }
-        table = file["clips"].id
-        return {**places, "clips": [(table.get_offset(), table.get_storage_size())]}
+    return places
 
 
 def test_a_flipped_bit_never_passes(tmp_path: Path) -> None:
     """Wherever it is: either it changes nothing that is read, or `verify` finds it.
 
-    A third of the bits lie in the features and the range, padding of shorter clips included, a
-    third in the table, the others anywhere.
+    A third of the bits lie in the features and the range, a third in the table, the others
+    anywhere.
     """
     clips = [clip(i, frames=2 + i % 3) for i in range(5)]
     path = write(tmp_path / "s.h5", clips, failed=[FAILED])
@@ -394,11 +419,12 @@ def test_a_flipped_bit_never_passes(tmp_path: Path) -> None:
     rng = np.random.default_rng(11)
     places = data_offsets(path)
     data = [*places["features"], *places["range"]]
-    offsets = [start + int(rng.integers(size)) for start, size in data * 2]
+    offsets = [start + int(rng.integers(size)) for start, size in data * 12]
     ((start, size),) = places["clips"]
     offsets += [start + int(n) for n in rng.integers(0, size, 25)]
     in_data = len(offsets)
     offsets += [int(n) for n in rng.integers(0, len(original), 40)]
+    offsets += [int(n) for n in rng.integers(0, 3000, 40)]  # where most of the structure is
     found = 0
     damaged = tmp_path / "damaged.h5"
     for i, offset in enumerate(offsets):
@@ -440,7 +466,7 @@ def test_the_command_says_what_is_inside(
 
 def test_the_command_finds_damage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = write(tmp_path / "s.h5", [clip(i) for i in range(4)])
-    start, size = data_offsets(path)["features"][2]
+    ((start, size),) = data_offsets(path)["features"]
     spoiled = bytearray(path.read_bytes())
     spoiled[start + size // 2] ^= 1
     path.write_bytes(spoiled)
