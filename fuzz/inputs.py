@@ -51,6 +51,7 @@ def audio(folder: Path) -> None:
 def store(folder: Path) -> None:
     """A finished store of three clips, one of which failed."""
     path = folder / "store.h5"
+    path.unlink(missing_ok=True)  # not added to
     rng = np.random.default_rng(0)
     with StoreWriter.open(path, SETTINGS, "demo", Path("/"), trained=True, demo=True) as writer:
         rows = [

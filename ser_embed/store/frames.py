@@ -43,7 +43,7 @@ def append_frames(file: h5py.File, name: str, arrays: Sequence[np.ndarray], pool
 
 def _create(file: h5py.File, name: str, block: np.ndarray, axis: int) -> None:
     frame = max(1, block.nbytes // max(1, block.shape[axis]))  # bytes of a frame in all layers
-    n = int(np.clip(block.nbytes // 100, *CHUNK_BYTES)) // frame
+    n = min(int(np.clip(block.nbytes // 100, *CHUNK_BYTES)), block.nbytes) // frame
     chunk = [max(1, size) for size in block.shape]
     chunk[:axis] = [1] * axis
     chunk[axis] = max(1, n)

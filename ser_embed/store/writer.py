@@ -47,7 +47,7 @@ from ser_embed.store.table import (
 __all__ = ["StoreWriter"]
 
 BLOCK_BYTES = 2**26  # of features that are committed together at most ...
-BLOCK_SECONDS = 10.0  # ... and the longest that an encoded clip waits for that
+BLOCK_SECONDS = 2.0  # ... and the longest that an encoded clip waits for that
 BYTES_AHEAD = 2**27  # of features that wait for the thread
 TABLE_BYTES = 2**15  # of a chunk of the table
 WASTE = 0.02  # of a file, and at least ...
@@ -306,7 +306,7 @@ class StoreWriter:
             return
         if "clips" in file:
             del file["clips"]
-        chunk = max(1, TABLE_BYTES // lines.itemsize)
+        chunk = max(1, min(TABLE_BYTES // lines.itemsize, 4 * len(lines)))
         file.create_dataset("clips", data=lines, maxshape=(None,), chunks=(chunk,))
 
     def _seal(self, file: h5py.File) -> None:

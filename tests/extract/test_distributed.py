@@ -19,11 +19,12 @@ from test_extract import arrays, by_name, copy_clips, counts, spoil, tiny_checkp
 
 from ser_embed.command import Outcome
 from ser_embed.encoders import frozen
-from ser_embed.errors import ClusterError, CorpusError, MissingExtra
+from ser_embed.errors import ClusterError, CorpusError, MissingExtra, StoreError
 from ser_embed.extract import cluster as distributed
 from ser_embed.extract.blocks import Digests
 from ser_embed.extract.corpus import extract
 from ser_embed.extract.options import ExtractConfig
+from ser_embed.store import writer as writer_module
 from ser_embed.store.checking import verify
 from ser_embed.store.reader import FeatureStore
 
@@ -95,12 +96,16 @@ def go(tmp_path: Path, tiny: str, machines: Any, monkeypatch: pytest.MonkeyPatch
     return _go
 
 
-def index_of(outcome: Outcome) -> Path:
+def store_of(outcome: Outcome) -> Path:
     return Path(outcome.result["store"])
 
 
-def shards_of(folder: Path) -> list[Path]:
-    return sorted(folder.glob("*.shards/*.h5"))
+def n_stored(folder: Path) -> int:
+    """How many clips are stored in a folder's unfinished store."""
+    for file in folder.glob("*.partial"):
+        with FeatureStore(file) as store:
+            return len(store)
+    return 0
 
 
 def assert_equal_within_rounding(one: Path, other: Path) -> None:
@@ -134,18 +139,25 @@ def test_equal_to_the_local_engine(
     assert counts(outcome) == counts(local) == (10 + len(said), 10, 0, len(said))
     assert outcome.status == local.status == 3
     assert set(outcome.result) == set(local.result)
-    assert rows_but_checksums(index_of(outcome)) == rows_but_checksums(index_of(local))
-    assert index_of(outcome).name == index_of(local).name
-    assert_equal_within_rounding(index_of(outcome), index_of(local))
-    assert verify(index_of(outcome)) == []
-    assert sorted(p.name for p in (tmp_path / "features").iterdir() if p.name[0] != ".") == [
-        index_of(outcome).name, f"{index_of(outcome).name}.shards",
-    ]  # fmt: skip
-
-    files = [index_of(outcome), *shards_of(tmp_path / "features")]
-    before = [(file.stat().st_ino, file.stat().st_mtime_ns) for file in files]
+    assert rows_but_checksums(store_of(outcome)) == rows_but_checksums(store_of(local))
+    assert store_of(outcome).name == store_of(local).name
+    assert_equal_within_rounding(store_of(outcome), store_of(local))
+    assert verify(store_of(outcome)) == []
+    (file,) = (p for p in (tmp_path / "features").iterdir() if p.name[0] != ".")
+    assert file == store_of(outcome)
+    before = file.stat()
     assert counts(go(root)) == (10 + len(said), 0, 10, len(said))
-    assert before == [(file.stat().st_ino, file.stat().st_mtime_ns) for file in files]
+    assert (file.stat().st_ino, file.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+
+
+def test_one_engine_goes_on_where_the_other_ended(tmp_path: Path, go: Go) -> None:
+    copy_clips(tmp_path / "corpus", range(6))
+    first = go(tmp_path / "corpus", engine="local", limit=2)
+    assert counts(go(tmp_path / "corpus", limit=4)) == (4, 2, 2, 0)
+    outcome = go(tmp_path / "corpus", engine="local")
+    assert counts(outcome) == (6, 2, 4, 0)
+    assert store_of(first) == store_of(outcome)
+    assert verify(store_of(outcome)) == []
 
 
 def test_item_20_the_driver_takes_no_gpu_and_parts_are_bounded_by_bytes(
@@ -161,23 +173,44 @@ def test_item_20_the_driver_takes_no_gpu_and_parts_are_bounded_by_bytes(
 
     monkeypatch.setattr(frozen, "make_backend", refuse)  # of this process: workers have their own
     monkeypatch.setattr(distributed, "WAVEFORM_BYTES", 2 * 16_000 * 4)  # two clips a part
+    parts = []
+    take = distributed.clips_of
+    monkeypatch.setattr(
+        distributed, "clips_of", lambda *given: parts.append(take(*given)) or parts[-1]
+    )
     outcome = go(root)
-    assert len(shards_of(tmp_path / "features")) > 2
-    assert_equal_within_rounding(index_of(outcome), index_of(local))
+    assert len(parts) > 2
+    assert_equal_within_rounding(store_of(outcome), store_of(local))
     monkeypatch.undo()
 
 
 def test_the_same_bits_in_the_same_batches(tmp_path: Path, go: Go) -> None:
-    """Of whole clips, which differ in length; and shards behind a URL."""
+    """Of whole clips, which differ in length; and a store behind a URL."""
     copy_clips(tmp_path / "corpus", range(6))
     options = {"block_clips": 100, "seconds": 0.0, "norm": "frame"}
     local = go(tmp_path / "corpus", engine="local", **options)
     url = f"file://{tmp_path}/bucket/features"
     outcome = go(tmp_path / "corpus", url=url, **options)
-    path = tmp_path / "bucket" / "features" / index_of(local).name
+    path = tmp_path / "bucket" / "features" / store_of(local).name
     assert outcome.result["store"] == f"{url}/{path.name}"
-    assert by_name(path) == by_name(index_of(local))
+    assert by_name(path) == by_name(store_of(local))
     assert verify(path) == []
+    copy_clips(tmp_path / "corpus", range(8))
+    assert counts(go(tmp_path / "corpus", url=url, **options)) == (8, 2, 6, 0)
+    assert verify(path) == []
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+    assert not [p for p in (tmp_path / "features").glob(".remote-*") if p.is_dir()]
+
+
+def test_a_url_that_leads_nowhere_and_what_was_stored_for_it(tmp_path: Path, go: Go) -> None:
+    copy_clips(tmp_path / "corpus", range(3))
+    (tmp_path / "taken").write_text("a file where the folder should be")
+    url = f"file://{tmp_path}/taken/features"
+    with pytest.raises(StoreError, match=r"taken/features: .*right to write there"):
+        go(tmp_path / "corpus", url=url)
+    (tmp_path / "taken").unlink()
+    (tmp_path / "taken" / "features").mkdir(parents=True)
+    assert counts(go(tmp_path / "corpus", url=url)) == (3, 0, 3, 0)  # of the run that failed
 
 
 # --- losses ------------------------------------------------------------------------------------
@@ -193,11 +226,11 @@ def test_a_file_that_crashes_its_decoder(tmp_path: Path, go: Go) -> None:
     outcome = go(None, corpus="", csv=table)
     assert outcome.status == 3
     assert counts(outcome) == (6, 5, 0, 1)
-    with FeatureStore(index_of(outcome)) as store:
+    with FeatureStore(store_of(outcome)) as store:
         (row,) = [row for row in store.rows if row.state == "failed"]
     assert row.path.endswith("x-poison.ogg")
     assert "crashes its decoder" in row.reason
-    assert verify(index_of(outcome)) == []
+    assert verify(store_of(outcome)) == []
 
 
 class Background(threading.Thread):
@@ -214,9 +247,9 @@ class Background(threading.Thread):
         except Exception as error:
             self.error = error
 
-    def wait_for_shards(self, folder: Path, n: int) -> None:
+    def wait_for_clips(self, folder: Path, n: int) -> None:
         deadline = time.monotonic() + 90
-        while len(shards_of(folder)) < n:
+        while n_stored(folder) < n:
             assert self.is_alive(), self.error
             assert time.monotonic() < deadline
             time.sleep(0.02)
@@ -249,33 +282,31 @@ def ancestors(pid: int) -> list[int]:
     return found
 
 
-def assert_whole(outcome: Outcome, n: int, folder: Path) -> None:
+def assert_whole(outcome: Outcome, n: int) -> None:
     """Nothing lost, nothing doubled."""
     assert counts(outcome) == (n, n, 0, 0)
-    with FeatureStore(index_of(outcome)) as store:
+    with FeatureStore(store_of(outcome)) as store:
         assert len({row.identity for row in store.rows}) == len(store.rows) == n
-    assert verify(index_of(outcome)) == []
-    in_shards = []
-    for shard in shards_of(folder):
-        with FeatureStore(shard) as store:
-            in_shards += [row.identity for row in store.rows]
-    assert len(in_shards) == len(set(in_shards)) == n
+    assert verify(store_of(outcome)) == []
 
 
-def test_a_worker_and_then_a_node_are_killed(tmp_path: Path, go: Go, machines: Any) -> None:
+def test_a_worker_and_then_a_node_are_killed(
+    tmp_path: Path, go: Go, machines: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The worker as the system kills for memory, the node without a word."""
+    monkeypatch.setattr(writer_module, "BLOCK_SECONDS", 0.0)
     copy_clips(tmp_path / "corpus", range(40))
     features = tmp_path / "features"
     work = Background(lambda: go(tmp_path / "corpus", block_clips=1))
-    work.wait_for_shards(features, 3)
+    work.wait_for_clips(features, 3)
     os.kill(encoders()[0], signal.SIGKILL)
-    work.wait_for_shards(features, 8)
+    work.wait_for_clips(features, 8)
     machines.remove_node(machines.worker_nodes.copy().pop(), allow_graceful=False)
     assert work.is_alive()
     outcome = work.finished()
-    assert_whole(outcome, 40, features)
+    assert_whole(outcome, 40)
     local = go(tmp_path / "corpus", engine="local", features_dir=tmp_path / "local")
-    assert_equal_within_rounding(index_of(outcome), index_of(local))
+    assert_equal_within_rounding(store_of(outcome), store_of(local))
 
 
 def test_workers_that_never_live_end_in_a_sentence(

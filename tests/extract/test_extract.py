@@ -9,14 +9,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 import pytest
 import soundfile
 from conftest import tiny_checkpoint
+from earlier_stores import write_padded
 
 from ser_embed.audio import AudioFile
 from ser_embed.audio.cutting import SAMPLE_RATE
@@ -80,7 +81,7 @@ Go = Callable[..., Outcome]
 def by_name(path: str | Path) -> dict[str, bytes]:
     """The stored bytes of every usable clip, features and range."""
     with FeatureStore(path) as store:
-        ranged = "range" in store.file
+        ranged = store.has_range
         return {
             Path(row.path).name: store.read([i]).tobytes()
             + (store.read_range([i]).tobytes() if ranged else b"")
@@ -331,12 +332,10 @@ def test_item_2_two_tables_of_one_name_have_stores_of_their_own(tmp_path: Path, 
         assert counts(again) == (3, 0, 3, 0)
 
 
-def test_item_2_a_killed_run_of_another_root_keeps_its_parts(tmp_path: Path, go: Go) -> None:
+def test_item_2_a_killed_run_of_another_root_keeps_what_it_stored(tmp_path: Path, go: Go) -> None:
     one, two = two_tables(tmp_path)
     path = Path(go(None, csv=one).result["store"])
-    parts = path.with_name(f"{path.name}.parts")
-    parts.mkdir()
-    path.rename(parts / "1.h5")
+    path.rename(path.with_name(f"{path.name}.partial"))
     assert go(None, csv=two).result["store"] != str(path)
     assert counts(go(None, csv=one)) == (3, 0, 3, 0)
 
@@ -390,12 +389,10 @@ def test_item_17_a_store_made_before_is_named_and_left(
 ) -> None:
     path = Path(go(root).result["store"])
     old = path.with_name("ravdess-tiny-0123456789ab.h5")
-    shutil.copy(path, old)
+    with FeatureStore(path) as store:
+        settings = replace(store.settings, configuration="")
+        write_padded(old, settings, "ravdess", [store.clip(i) for i in range(len(store))])
     path.unlink()
-    with h5py.File(old, "r+") as file:
-        settings = json.loads(file.attrs["settings"])
-        del settings["configuration"]
-        file.attrs["settings"] = json.dumps(settings)
     with caplog.at_level("INFO"):
         assert counts(go(root)) == (6, 6, 0, 0)
     assert f"{old.name} was made before" in caplog.text
@@ -912,6 +909,15 @@ def test_two_at_once(root: Path, tmp_path: Path, go: Go, run: Run) -> None:
     assert counts(go(root, encoder="mini")) == (6, 4, 2, 0)
 
 
+OFTEN = """
+import sys
+from ser_embed.extract.__main__ import main
+from ser_embed.store import writer
+writer.BLOCK_SECONDS = 0.1
+sys.exit(main())
+"""
+
+
 @pytest.fixture
 def start(tmp_path: Path, project: Path) -> Iterator[Callable[..., "subprocess.Popen[str]"]]:
     """Return a function that starts extracting the demo corpus and returns the process."""
@@ -919,7 +925,7 @@ def start(tmp_path: Path, project: Path) -> Iterator[Callable[..., "subprocess.P
 
     def _start(*options: object) -> "subprocess.Popen[str]":
         command = (
-            sys.executable, "-m", "ser_embed.extract", DEMO_CORPUS, "--corpus", "demo",
+            sys.executable, "-c", OFTEN, DEMO_CORPUS, "--corpus", "demo",
             "--backend", "torch", "--features-dir", tmp_path / "features", *options,
         )  # fmt: skip
         running.append(subprocess.Popen(
@@ -957,16 +963,16 @@ def test_interrupted_and_gone_on(
 ) -> None:
     """Ctrl-C reaches the workers as well, as in a terminal."""
     process = start("--workers", "1", "--encoder", tiny, "--seconds", "0.5")
-    parts = wait_for(tmp_path / "features", "*.parts/*", process).parent  # just being written
+    part = wait_for(tmp_path / "features", "*.partial", process)
     os.killpg(process.pid, signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "Traceback" not in err
     assert "interrupted" in err
     assert "the same command goes on from there" in err
-    path = tmp_path / "features" / parts.name.removesuffix(".parts")
+    path = part.with_suffix("")
     assert not path.exists()
-    with FeatureStore(next(parts.glob("*.h5"))) as store:
+    with FeatureStore(part) as store:
         stored = known_in(path, store.settings)
     assert 0 < len(stored) < 360
     assert f"demo: {len(stored)} clips are stored" in err
@@ -982,10 +988,10 @@ def test_killed_and_gone_on(
     tmp_path: Path, start: Callable[..., "subprocess.Popen[str]"], go: Go, tiny: str
 ) -> None:
     process = start("--workers", "0", "--encoder", tiny, "--seconds", "0.5")
-    part = wait_for(tmp_path / "features", "*.parts/*.h5", process)
+    part = wait_for(tmp_path / "features", "*.partial", process)
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    path = tmp_path / "features" / part.parent.name.removesuffix(".parts")
+    path = part.with_suffix("")
     before = by_name(part)
     assert 0 < len(before) < 360
     outcome = go(None, corpus="demo", seconds=0.5)
