@@ -73,6 +73,12 @@ class Listing:
         return replace(self, corpus=corpus, utterances=utterances)
 
 
+def _mixes(utterances: Sequence[Utterance]) -> bool:
+    """Return whether synthetic clips and others are there; a file that is missing is neither."""
+    folders = {utterance.path.parent for utterance in utterances if utterance.path.is_file()}
+    return len(set(map(_is_synthetic, folders))) > 1
+
+
 def listing_of(root: Path | None, corpus: str, table: Path | None) -> Listing:
     """Return the listing that `ROOT [--corpus NAME]` or `--csv FILE` asks for.
 
@@ -89,7 +95,7 @@ def listing_of(root: Path | None, corpus: str, table: Path | None) -> Listing:
             raise CorpusError("--csv names the clips by itself: leave out ROOT and --corpus")
         listing = read_csv(table)
         folders = {utterance.path.parent for utterance in listing.utterances}
-        if len(set(map(_is_synthetic, folders))) > 1:
+        if len(set(map(_is_synthetic, folders))) > 1 and _mixes(listing.utterances):
             raise CorpusError(
                 f"{table}: lists clips of the synthetic demo corpus and others; they are never "
                 "mixed. Take one of the two kinds out"

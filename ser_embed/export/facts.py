@@ -13,7 +13,9 @@ __all__ = ["facts_of"]
 
 PREPROCESSING = (
     "mono samples at 16 kHz; if trim, cut what lies 40 dB below the loudest 20 ms before the first "
-    "and after the last sound, but for 60 ms, looking no further than window_seconds and 10 s; "
+    "and after the last sound, but for 60 ms, looking no further than window_seconds and 10 s from "
+    "the start or from where sound begins if that is later; sound under 100 ms that is 25 dB above "
+    "the loudest 0.3 s is a click and doesn't count; "
     "keep the first window_seconds (0: all); fill a shorter clip by the rule `fill`: none; zero; "
     "repeat (the clip again); sample (numpy's default_rng([seed, n]).integers draws the places of "
     "samples to repeat, n the first 16 hexadecimal digits of the file's SHA-256)"

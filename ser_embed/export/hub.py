@@ -52,7 +52,7 @@ CODE: dict[str, ModuleType] = {
     MODULE: hub_model, "errors": errors,
     **{
         thing.__module__.rpartition(".")[2]: sys.modules[thing.__module__]
-        for thing in (Graph, WhisperStates, assemble, Clip)
+        for thing in (Graph, Graph.mask_padding, WhisperStates, assemble, Clip)
     },
 }  # fmt: skip
 """The modules that go into a folder, by their name there."""

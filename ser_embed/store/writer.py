@@ -97,7 +97,6 @@ class StoreWriter:
         self._arrived: deque[tuple[int, ClipRow]] = deque()  # committed, and not yet known
         self._pending: deque[tuple[Future[None], int]] = deque()
         self._thread = ThreadPoolExecutor(1, "store-writer")
-        self._start()
 
     @classmethod
     @contextmanager
@@ -134,6 +133,7 @@ class StoreWriter:
             holder.write_text(f"process {os.getpid()} on {socket.gethostname()}")
             writer = cls(path, header)
             try:
+                writer._start()
                 yield writer
             finally:
                 writer.close()

@@ -213,8 +213,9 @@ def test_the_file_says_what_the_classifier_says(
 def test_features_go_through_the_stored_type(run_of: Callable[[str], Path]) -> None:
     waveform = torch.randn(1, 16_000, generator=torch.Generator().manual_seed(0))
     for name, rounds in (("temporal", True), ("mlp", False)):
+        graph = graph_of(Classifier.load(run_of(name)))
         with torch.inference_mode():
-            features = graph_of(Classifier.load(run_of(name))).features(waveform)
+            features = graph.features(waveform)
         assert torch.equal(features, features.half().float()) == rounds
 
 
@@ -299,7 +300,10 @@ def test_the_file_says_what_it_is(sentiment: tuple[dict[str, Any], Path]) -> Non
     assert f"{cutting._TRIM_DB:.0f} dB below the loudest 20 ms" in facts["preprocessing"]
     assert f"but for {cutting._TRIM_MARGIN * 20} ms" in facts["preprocessing"]
     assert f"and {cutting.LEAD_SECONDS:.0f} s" in facts["preprocessing"]
-    assert cutting._TRIM_FRAME == 0.02 * SAMPLE_RATE
+    assert f"under {cutting._CLICK_FRAMES * 20} ms" in facts["preprocessing"]
+    assert f"{cutting._CLICK_DB:.0f} dB above the loudest 0.3 s" in facts["preprocessing"]
+    assert cutting._SOUND_FRAMES * cutting.FRAME_SAMPLES == 0.3 * SAMPLE_RATE
+    assert cutting.FRAME_SAMPLES == 0.02 * SAMPLE_RATE
     assert json.loads(facts["check"]) == output["check"]
     assert json.loads(facts["measured"]) == output["measured"]
     eight = OnnxClassifier(out.with_name("sentiment3.int8.onnx")).metadata
@@ -418,7 +422,7 @@ def test_a_clip_that_cannot_be_measured_on_is_named(
     (tmp_path / "mine.csv").write_text("\n".join(rows))
     args = (run_of("mlp"), "--out", tmp_path / "f.onnx", "--check", FEW[0], "--csv")
     status, output, error = command(*args, tmp_path / "mine.csv")
-    assert status == 3
+    assert status == 3, output
     assert (output["measured"]["clips"], output["measured"]["failed"]) == (len(FEW), 1)
     assert "failed: " in error
     assert "gone.wav: No such file" in error

@@ -172,16 +172,18 @@ def test_clips_that_cannot_be_used_are_told(
     write_tone(tmp_path / "03-01-01-01-01-01-01.wav")
     (tmp_path / "03-01-02-01-01-01-01.wav").write_bytes(b"")
     write_tone(tmp_path / "copy/03-01-01-01-01-01-01.wav")
+    write_tone(tmp_path / "03-01-03-01-01-01-01.wav", f0=300)
     listing = read_corpus(tmp_path, "ravdess")
     scheme = LabelScheme.load("emotion8")
     told = Recordings.read(listing, scheme, SETTINGS, trained=True, workers=0, quiet=True)
-    assert len(told.table) == 1  # the copy is the same clip
+    assert len(told.table) == 2  # the copy is the same clip
     assert [(path.name, reason) for path, reason in told.faults] == [
         ("03-01-02-01-01-01-01.wav", "the file is empty")
     ]
     (tmp_path / "03-01-01-01-01-01-01.wav").write_bytes(b"")
+    (tmp_path / "03-01-03-01-01-01-01.wav").write_bytes(b"")
     (tmp_path / "copy/03-01-01-01-01-01-01.wav").unlink()
-    with pytest.raises(CorpusError, match="none of its 3 clips can be used"):
+    with pytest.raises(CorpusError, match="none of its 4 clips can be used"):
         Recordings.read(listing, scheme, SETTINGS, trained=True, workers=0, quiet=True)
 
 
