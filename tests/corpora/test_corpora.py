@@ -907,6 +907,8 @@ def test_item_11_a_demo_folder_of_ones_own_stays_synthetic(tmp_path: Path) -> No
     table = write_csv(tmp_path, f"path,emotion\n{clip},sad\n")
     assert listing_of(None, "", table).synthetic
     table.write_text(f"path,emotion\n{clip},sad\nreal.wav,sad\n")
+    assert listing_of(None, "", table).synthetic  # a file that is missing is of neither kind
+    (tmp_path / "real.wav").write_bytes(clip.read_bytes())
     with pytest.raises(CorpusError, match="synthetic demo corpus and others; they are never mixed"):
         listing_of(None, "", table)
 
