@@ -300,11 +300,25 @@ def make_splits(rule: str, clips: pd.DataFrame, classes: tuple[str, ...], seed: 
         if len(found) < 2:
             raise SplitError(
                 f"{split.name}: all training clips are {', '.join(found)}, and a classifier takes "
-                "two classes; try another --split or --seed"
+                f"two classes; {_where(clips, split, classes)}"
             )
         if absent := [name for name in classes if name not in found]:
             log.warning("%s: no training clip of %s", split.name, ", ".join(absent))
     return splits
+
+
+def _where(clips: pd.DataFrame, split: Split, classes: tuple[str, ...]) -> str:
+    """Say who has the classes that no training clip is of, and what can be done about it."""
+    lacking = clips[~clips["label"].isin(set(clips["label"].iloc[split.train]))]
+    names = ", ".join(classes[i] for i in sorted(set(lacking["label"])))
+    column = "corpus" if lacking["speaker"].eq("").any() else "speaker"
+    who = sorted(set(lacking[column]))
+    if len(who) > 3:
+        return f"clips of {names} are all in other parts; try another --split or --seed"
+    return (
+        f"all clips of {names} are of {', '.join(who)}: add clips of {names} by others, or use "
+        "--split random and read its score with care"
+    )
 
 
 def rotations(split: Split, clips: pd.DataFrame, n: int, seed: int) -> list[Split]:

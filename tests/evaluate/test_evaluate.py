@@ -247,6 +247,21 @@ def test_item_10_evaluate_leaves_out_what_the_run_does_not_know(
     assert "leaves out every clip: no class for 'boredom', 'wry'" in error
 
 
+def test_item_8_the_page_of_another_corpus_says_who_is_unnamed(
+    trained: dict[str, tuple[Path, dict[str, Any]]], tmp_path: Path, command: Command
+) -> None:
+    folder, _ = trained["speaker"]
+    write_store(tmp_path, "a", shape=(9, 8), noise=0.3)
+    write_store(tmp_path, "b", shape=(9, 8), noise=0.3, speaker="Unknown", n_speakers=1)
+    stores = sorted(tmp_path.glob("*.h5"))
+    status, _, error = command(folder, *stores, "--html", "--out", tmp_path / "out")
+    assert status == 0, error
+    text = " ".join((tmp_path / "out" / "page.html").read_text().split())
+    assert "some clips have no named speaker, so it isn't certain" in text
+    assert "on unseen speakers" not in text
+    assert "6 test clips and 0 training clips have no named speaker" in text
+
+
 def test_item_10_a_mapping_to_other_classes_than_the_runs_is_refused(
     trained: dict[str, tuple[Path, dict[str, Any]]], features: Path, tmp_path: Path,
     command: Command,

@@ -662,6 +662,16 @@ def test_item_22_a_class_missing_in_training_is_no_refusal(
     assert "no training clip of negative" in caplog.text
 
 
+@pytest.mark.parametrize("rule", ["loso", "kfold"])
+def test_item_22_a_class_of_one_speaker_alone_is_named_with_advice_that_helps(rule: str) -> None:
+    clips = make_clips({"a": 6}, n_classes=2)
+    clips = clips[(clips["label"] == 0) | (clips["speaker"] == "a:03")].reset_index(drop=True)
+    message = "all clips of neutral are of a:03: add clips of neutral by others, or use --split"
+    with pytest.raises(SplitError, match=message):
+        make_splits(rule, clips, CLASSES[:2], 0)
+    assert make_splits("random", clips, CLASSES[:2], 0)
+
+
 def test_item_22_parts_too_small_for_an_ensemble_end_in_a_sentence() -> None:
     clips = make_clips({"a": 2}, per_class=3).assign(speaker="")
     split = Split("x", np.arange(0, 9), np.arange(9, 11), np.arange(11, 18))

@@ -11,7 +11,7 @@ from sklearn.metrics import balanced_accuracy_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
-from stores import load
+from stores import load, write_store
 
 from ser_embed.corpora.labels import SCHEMES
 from ser_embed.errors import HeadError
@@ -65,6 +65,29 @@ def test_it_is_trained_once_and_named_for_one_set_of_options(
     assert again == json.loads(json.dumps(result))
     with pytest.raises(HeadError, match="holds a run of other data or options"):
         experiment(clips, tmp_path, seed=1).run(LogisticRegression())
+
+
+@pytest.mark.parametrize("estimator", [LogisticRegression(max_iter=500), SVC()])
+@pytest.mark.parametrize("others", [("disgust", "happy"), ("disgust", "happy", "sad")])
+def test_item_22_a_classifier_of_scikit_learn_without_a_class_in_training(
+    estimator: object, others: tuple[str, ...], tmp_path: Path
+) -> None:
+    """What it never saw it can't predict, and the others keep their columns."""
+    for corpus, emotions in (("ravdess", ("angry", "happy", "sad")), ("tess", others)):
+        write_store(tmp_path, corpus, emotions=emotions, noise=0.1)
+    clips = load(*FeatureStore.find(tmp_path), scheme=SCHEMES["emotion8"])
+    splits = make_splits("loco", clips.table, clips.classes, 0)
+    options = {"labels": "emotion8", "split": "loco", "seed": 0}
+    one = Experiment(clips, splits, "linear", options, "loco", tmp_path, name="run")
+    one.run(make_pipeline(StandardScaler(), estimator))
+    told = pd.read_csv(one.folder / "predictions.csv", keep_default_na=False)
+    known = told["label"].isin({"happy", "sad"} & {*others})
+    assert (told["label"] == told["predicted"])[known].all()
+    unseen = told[told["fold"] == "ravdess"]
+    assert "angry" not in set(unseen["predicted"])
+    assert unseen["p_angry"].max() < 1e-3
+    np.testing.assert_allclose(told[[f"p_{name}" for name in clips.classes]].sum(axis=1), 1,
+                               atol=1e-4)  # fmt: skip
 
 
 def test_frames_are_averaged_over_a_clips_own(clips: LabelledClips) -> None:
