@@ -155,7 +155,7 @@ class Recordings(Labelled):
         table, classes, dropped = _table_of(rows), scheme.classes, tuple[str, ...]()
         if not every_class:
             codes = table["label"].to_numpy()
-            table["label"], classes, dropped = Labelled.without_absent(codes, scheme)
+            table["label"], classes, dropped = Labelled.without_absent(codes, scheme, left_out)
         return cls(
             table=table, settings=settings, classes=classes, trained=trained,
             demo=listing.synthetic, left_out=dict(left_out.most_common()), dropped=dropped,

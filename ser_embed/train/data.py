@@ -3,7 +3,7 @@
 import hashlib
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -170,13 +170,14 @@ class Labelled:
 
     @staticmethod
     def without_absent(
-        labels: np.ndarray, scheme: LabelScheme
+        labels: np.ndarray, scheme: LabelScheme, left_out: Iterable[str]
     ) -> tuple[np.ndarray, tuple[str, ...], tuple[str, ...]]:
         """Drop the classes of a scheme that no clip has.
 
         Args:
             labels: The scheme's class index of each clip, (N,).
             scheme: The scheme.
+            left_out: Emotions that it has no class for, for the message.
 
         Returns:
             The clips' indices among the classes that are left, int64 (N,); these classes; and
@@ -188,10 +189,11 @@ class Labelled:
         numbers, labels = np.unique(labels, return_inverse=True)
         kept = tuple(scheme.classes[number] for number in numbers)
         if len(kept) < 2:
+            words = ", ".join(map(repr, sorted(left_out)))
             raise LabelError(
                 f"all {len(labels)} clips are {', '.join(kept)} by the label scheme "
-                f"{scheme.name!r}, and a classifier needs two classes: add clips of others, or "
-                "give another --labels"
+                f"{scheme.name!r}{f', which has no class for {words}' if words else ''}; a "
+                "classifier needs two classes: add clips of others, or give another --labels"
             )
         return labels, kept, tuple(name for name in scheme.classes if name not in kept)
 
@@ -452,7 +454,7 @@ def load_clips(
     classes, dropped = scheme.classes, tuple[str, ...]()
     if not every_class:
         codes = table["label"].to_numpy()
-        table["label"], classes, dropped = Labelled.without_absent(codes, scheme)
+        table["label"], classes, dropped = Labelled.without_absent(codes, scheme, left_out)
     features = Features(stores, table[["store", "row"]].to_numpy())
     return LabelledClips(
         table=table.drop(columns=["store", "row", "state", "reason"]),

@@ -387,10 +387,12 @@ def _write_misclassified(folder: Path, predictions: pd.DataFrame, clips: Labelle
     wrong = predictions[predictions["label"] != predictions["predicted"]]
     names = ["file", "speaker", "emotion", "intensity", "label", "predicted", "p_label",
              "p_predicted"]  # fmt: skip
+    if (wrong[["start", "end"]] != 0).any(axis=None):  # several clips of one file
+        names[1:1] = ["start", "end"]
     rows = [
         {
             "file": str((root / row["path"]).resolve()),
-            **{name: row[name] for name in names[1:6]},
+            **{name: row[name] for name in names[1:-2]},
             "p_label": row[f"p_{row['label']}"], "p_predicted": row[f"p_{row['predicted']}"],
         }
         for row in wrong.to_dict("records")

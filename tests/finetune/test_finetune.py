@@ -163,6 +163,32 @@ def test_misclassified_clips_can_be_played(mini: Made) -> None:
         assert Path(file).is_file()
 
 
+def test_item_5_misclassified_ranges_of_a_file_are_told_apart(
+    tiny: Path, tmp_path: Path, command: Command, write_tone: Callable[..., Path]
+) -> None:
+    """And classes that no clip has are dropped, an emotion without a class is counted."""
+    rows = ["path,emotion,speaker,start,end"]
+    for who in range(4):
+        write_tone(tmp_path / f"{who}.wav", seconds=8, f0=150 + 20 * who, seed=who)
+        for second, word in enumerate(["happy", "sad", "happy", "smug"] * 2):
+            rows.append(f"{who}.wav,{word},{who},{second},{second + 1}")
+    (tmp_path / "calls.csv").write_text("\n".join(rows) + "\n")
+    status, result, error = command(
+        "--recipe", "ravdess8", "--csv", tmp_path / "calls.csv", "--encoder", tiny, "--seconds", 1,
+        "--labels", "emotion8", "--epochs", 1, "--freeze", 0, "--workers", 0, "--runs-dir",
+        tmp_path / "runs",
+    )  # fmt: skip
+    assert status == 0, error
+    folder = Path(result["run"])
+    card = json.loads((folder / "card.json").read_text())
+    assert (card["classes"], card["left_out"]) == (["happy", "sad"], {"smug": 8})
+    wrong = pd.read_csv(folder / "misclassified.csv")
+    assert len(wrong) > 0
+    assert not wrong[["file", "start", "end"]].duplicated().any()
+    assert (wrong["end"] - wrong["start"] == 1).all()
+    assert evaluate.main([str(folder), "--csv", str(tmp_path / "calls.csv"), "--quiet"]) == 0
+
+
 def test_a_fresh_process_predicts_what_the_report_was_made_from(
     mini: Made, run: Callable[..., subprocess.CompletedProcess[str]]
 ) -> None:

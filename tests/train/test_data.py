@@ -142,6 +142,14 @@ def test_a_scheme_that_leaves_nothing_names_the_words(tmp_path: Path) -> None:
         load(path)
 
 
+def test_item_22_one_class_that_is_left_is_named_with_the_words_that_have_none(
+    tmp_path: Path,
+) -> None:
+    path = write_store(tmp_path, emotions=("happy", "smug", "wry"))
+    with pytest.raises(LabelError, match=r"all 8 clips are positive .*no class for 'smug', 'wry';"):
+        load(path)
+
+
 def test_item_1_people_of_a_store_made_before_are_todays(tmp_path: Path) -> None:
     """Its speech and its song had other speakers, who are the same actors."""
     clips = load(write_store(tmp_path, "ravdess"), write_store(tmp_path, "ravdess-song"))
