@@ -79,6 +79,18 @@ def tabulate() -> str:
              for name, ms in store["read_ms_per_clip"].items()],
         ),
         table(
+            "The store's file, bytes by bytes of its frames, and the layout before this one",
+            ["lengths of clips", *store["file_to_frames"]],
+            [[case, *(f"{figures[case]:.3f}" for figures in store["file_to_frames"].values())]
+             for case in store["file_to_frames"]["store"]],
+        ),
+        table(
+            f"Ten clips added to {store['ten_clips_added'].pop('to')} pooled ones, without encoding",
+            ["", "seconds", "processor seconds"],
+            [[name, f"{row['seconds']:.2f}", f"{row['processor seconds']:.2f}"]
+             for name, row in store["ten_clips_added"].items()],
+        ),
+        table(
             "Stage 1 by `mini` against the number of clips of 1 s, each row fresh processes",
             ["clips", "seconds", "clips/s", "peak MB", "second run, seconds", "times faster"],
             [[r[k] for k in ("clips", "seconds", "clips_per_second", "peak_mb",
