@@ -85,7 +85,7 @@ def tabulate() -> str:
              for case in store["file_to_frames"]["store"]],
         ),
         table(
-            f"Ten clips added to {store['ten_clips_added'].pop('to')} pooled ones, without encoding",
+            f"Ten clips added to {store['ten_clips_added'].pop('to')} pooled ones, not encoded",
             ["", "seconds", "processor seconds"],
             [[name, f"{row['seconds']:.2f}", f"{row['processor seconds']:.2f}"]
              for name, row in store["ten_clips_added"].items()],
