@@ -6,6 +6,7 @@ import inspect
 import re
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -235,3 +236,9 @@ def test_the_top_level_holds_only_what_belongs_there(project: Path) -> None:
         "docs", "examples", "fuzz", "mkdocs.yml", "notebooks", "pyproject.toml", "ser_embed",
         "setup.cfg", "setup.py", "tests",
     }  # fmt: skip
+
+
+def test_no_two_test_files_share_a_name(project: Path) -> None:
+    """pytest imports them by their names alone, and ends where two are alike."""
+    names = Counter(path.name for path in (project / "tests").rglob("test_*.py"))
+    assert [name for name, count in names.items() if count > 1] == []

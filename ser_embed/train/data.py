@@ -3,6 +3,7 @@
 import hashlib
 import logging
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -126,7 +127,7 @@ class Scored:
 
 
 @dataclass(frozen=True)
-class Labelled:
+class Labelled(ABC):
     """Clips and their classes, whatever is trained on them.
 
     Attributes:
@@ -164,9 +165,9 @@ class Labelled:
         return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
 
     @property
+    @abstractmethod
     def roots(self) -> list[Path]:
         """Folders that the clips' audio was read from."""
-        raise NotImplementedError
 
     @staticmethod
     def without_absent(
@@ -279,11 +280,11 @@ class Labelled:
             table[f"p_{name}"] = probabilities[:, number]
         return table
 
+    @abstractmethod
     def log_probabilities(
         self, folder: Path, rows: np.ndarray
     ) -> tuple[np.ndarray, dict[str, Any]]:
         """Return log-probabilities float32 (n, C) by what a folder holds, and its card."""
-        raise NotImplementedError
 
     def score(self, folders: Sequence[Path], rows: np.ndarray) -> pd.DataFrame:
         """Return the `predictions` of some clips, averaged over heads or networks."""
